@@ -1,0 +1,16 @@
+"""Fused operators of vision networks with every derivative: reverse, forward, and both over both.
+
+``attention`` is the first of them. Which implementation runs is decided by the tensors' device
+(``available_backends``) and can be overridden (``use_backend``).
+"""
+
+if __name__ != "alternet.kernels":
+    raise ImportError(
+        f"this folder was imported as {__name__!r}; import it as alternet.kernels "
+        "(the bare name `kernels` belongs to another package on PyPI)"
+    )
+
+from .attention import attention
+from .backends import available_backends, use_backend
+
+__all__ = ["attention", "available_backends", "use_backend"]

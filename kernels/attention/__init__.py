@@ -1,0 +1,145 @@
+"""Scaled dot-product attention with an additive bias, and every derivative of it.
+
+``reference.py`` is the specification, ``triton.py`` and ``cpu.py`` its kernels, ``README.md`` the derivation.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from .operator import attention_operator
+
+MAX_HEAD_SIZE = 256  # what the tiles of the kernels are made for
+_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+def attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    bias: Tensor | None = None,
+    *,
+    scale: float | None = None,
+    is_causal: bool = False,
+) -> Tensor:
+    """softmax(scale · query keyᵀ + bias) value, differentiable to any order in all four tensors.
+
+    Reverse mode, forward mode, forward over reverse (Hessian-vector products), reverse over reverse and reverse over
+    forward run in kernels that never build the score matrix; ``vmap``, ``torch.compile(fullgraph=True)`` and
+    ``torch.export`` compose with all of them. Further derivatives (third order, forward over forward) are right, as
+    plain PyTorch operations.
+
+    Args:
+        query: [..., N, D], floating point. Leading axes as in ``torch.nn.functional.scaled_dot_product_attention``
+            (usually [B, H]); those of key and value broadcast with them. D at most 256.
+        key: [..., M, D].
+        value: [..., M, Dv], Dv at most 256.
+        bias: broadcastable to [..., N, M]. Floating point: added to the scaled scores, learned or not, -inf hides a
+            key. Boolean: True where a query may see a key.
+        scale: a number; 1/sqrt(D) by default.
+        is_causal: query i sees the keys j <= i only (together with the bias, where there is one).
+
+    Returns:
+        [..., N, Dv] in query's dtype. A query that sees no key gets zeros, and passes zero gradients, as in PyTorch.
+        float16 and bfloat16 are accumulated in float32.
+
+    Raises:
+        TypeError: an argument is not a floating-point tensor, or dtypes differ.
+        ValueError: ranks, shapes or devices do not fit.
+
+    Source: Vaswani et al. 2017, eq. 1; tiled as in Dao et al. 2022, whose second derivatives ``README.md`` derives.
+    """
+    query, key, value, bias = _autocast(query, key, value, bias)
+    _check_tensors(query, key, value, bias)
+    lead, bias = _leading_axes(query, key, value, bias)
+    if scale is None:
+        scale = 1.0 / math.sqrt(query.shape[-1])
+    out = attention_operator(
+        _flatten(query, lead),
+        _flatten(key, lead),
+        _flatten(value, lead),
+        None if bias is None else _flatten_bias(bias, lead),
+        float(scale),
+        bool(is_causal),
+    )
+    return out.reshape(*lead, query.shape[-2], value.shape[-1])
+
+
+def _autocast(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None):
+    """Under autocast attention runs in the lower precision, as PyTorch's own does."""
+    device = query.device.type if isinstance(query, Tensor) else "cpu"
+    if not torch.is_autocast_enabled(device):
+        return query, key, value, bias
+    dtype = torch.get_autocast_dtype(device)
+    return tuple(t.to(dtype) if _is_castable(t) else t for t in (query, key, value, bias))
+
+
+def _is_castable(tensor: object) -> bool:
+    return isinstance(tensor, Tensor) and tensor.is_floating_point() and tensor.dtype != torch.float64
+
+
+def _check_tensors(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None) -> None:
+    for name, tensor in (("query", query), ("key", key), ("value", value), ("bias", bias)):
+        if tensor is None and name == "bias":
+            continue
+        if not isinstance(tensor, Tensor):
+            raise TypeError(f"{name}: expected a tensor, got {type(tensor).__name__}")
+        if tensor.device != query.device:
+            raise ValueError(f"{name}: is on {tensor.device}, expected query's device {query.device}")
+        if name == "bias" and tensor.dtype == torch.bool:
+            continue
+        if tensor.dtype not in _DTYPES:
+            raise TypeError(f"{name}: dtype {tensor.dtype}, expected one of float16, bfloat16, float32, float64")
+        if tensor.dtype != query.dtype:
+            raise TypeError(f"{name}: dtype {tensor.dtype}, expected query's dtype {query.dtype}")
+    for name, tensor in (("query", query), ("key", key), ("value", value)):
+        if tensor.dim() < 2:
+            raise ValueError(f"{name}: shape {tuple(tensor.shape)}, expected at least two axes [..., tokens, features]")
+        if not 1 <= tensor.shape[-1] <= MAX_HEAD_SIZE:
+            raise ValueError(f"{name}: head size {tensor.shape[-1]}, expected 1 to {MAX_HEAD_SIZE}")
+    if query.shape[-1] != key.shape[-1]:
+        raise ValueError(f"key: head size {key.shape[-1]}, expected query's {query.shape[-1]}")
+    if key.shape[-2] != value.shape[-2]:
+        raise ValueError(f"value: {value.shape[-2]} tokens, expected key's {key.shape[-2]}")
+
+
+def _leading_axes(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None):
+    """The common leading axes, and the bias with exactly as many axes before its last two (or the error)."""
+    try:
+        lead = torch.broadcast_shapes(query.shape[:-2], key.shape[:-2], value.shape[:-2])
+    except RuntimeError:
+        shapes = ", ".join(f"{n} {tuple(t.shape)}" for n, t in (("query", query), ("key", key), ("value", value)))
+        raise ValueError(f"leading axes do not broadcast: {shapes}") from None
+    if bias is None:
+        return lead, None
+    target = (*lead, query.shape[-2], key.shape[-2])
+    fits = bias.dim() <= len(target) and all(
+        b in (1, t) for b, t in zip(reversed(bias.shape), reversed(target), strict=False)
+    )
+    if not fits:
+        raise ValueError(f"bias: shape {tuple(bias.shape)}, expected one that broadcasts to {target}")
+    if bias.dtype == torch.bool:
+        bias = torch.zeros_like(bias, dtype=query.dtype).masked_fill(~bias, -torch.inf)
+    return lead, bias.reshape(*(1,) * (len(target) - bias.dim()), *bias.shape)
+
+
+def _flatten(tensor: Tensor, lead: torch.Size) -> Tensor:
+    """[..., N, D] -> [B, H, N, D]: the last leading axis is H, those before it fold into B."""
+    tensor = tensor.expand(*lead, *tensor.shape[-2:])
+    if len(lead) == 2:
+        return tensor
+    batch, heads = math.prod(lead[:-1]), lead[-1] if lead else 1
+    return tensor.reshape(batch, heads, *tensor.shape[-2:])
+
+
+def _flatten_bias(bias: Tensor, lead: torch.Size) -> Tensor:
+    """[..., n, m] -> [B | 1, H | 1, n, m], expanded over B only where some of its axes broadcast and some do not."""
+    if len(lead) <= 1:
+        return bias.reshape(1, *bias.shape[:-2] or (1,), *bias.shape[-2:])
+    outer = bias.shape[:-3]
+    if math.prod(outer) != 1 and outer != lead[:-1]:
+        bias = bias.expand(*lead[:-1], *bias.shape[-3:])
+    return bias.flatten(0, -4)

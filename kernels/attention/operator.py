@@ -1,0 +1,39 @@
+"""Attention as an operator of the library: its signature; the checks of the arguments are in ``__init__``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ..second_order import Operator, Signature
+
+
+def _fake(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, *, scale: float, is_causal: bool):
+    """out [B, H, N, Dv] in query's dtype and lse [B, H, N] in the arithmetic dtype."""
+    lse_dtype = torch.float64 if query.dtype == torch.float64 else torch.float32
+    return (
+        query.new_empty((*query.shape[:-1], value.shape[-1])),
+        query.new_empty(query.shape[:-1], dtype=lse_dtype),
+    )
+
+
+def _batch_shapes(shapes: Sequence[torch.Size | None]) -> Sequence[torch.Size | None]:
+    """Only the bias may lack the batch: [1, h, n, m] -> [B, h, n, m]."""
+    query, key, value, bias = shapes
+    assert query is not None
+    return query, key, value, None if bias is None else torch.Size((query[0], *bias[1:]))
+
+
+attention_operator = Operator(
+    Signature(
+        name="attention",
+        inputs=("query", "key", "value", "bias"),
+        optional=1,
+        residuals=("lse",),
+        parameters=(("float", "scale"), ("bool", "is_causal")),
+        fake=_fake,
+        batch_shapes=_batch_shapes,
+    )
+)

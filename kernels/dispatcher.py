@@ -1,0 +1,162 @@
+"""An opaque kernel as an op of PyTorch's dispatcher that every transform composes with.
+
+``custom_op`` has no forward mode under ``torch.func``, and an ``autograd.Function`` round an opaque kernel is
+silently wrong under jvp of jvp and ignored by ``torch.compile`` of ``torch.func`` transforms. What passes all of
+them is an op whose *Autograd kernel* is a single-level Function: PyTorch calls it once per transform level, and it
+redispatches to the level below. This file is the only one that uses PyTorch's private names;
+``tests/kernels/test_dispatcher.py`` is its matrix over the supported releases.
+
+Three details, each silently wrong when left out:
+both grad modes are on round a redispatch (the outer levels need them); a forward-mode rule sees the saved tensors
+without its own level's tangents; ``needs_input_grad`` is shifted by the keyset argument.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch.autograd import forward_ad
+
+try:
+    from torch._C import (
+        _after_autograd_keyset,
+        _any_requires_grad,
+        _are_functorch_transforms_active,
+        _AutoDispatchBelowAutograd,
+    )
+    from torch._functorch.utils import enable_single_level_autograd_function
+    from torch.autograd.forward_ad import _set_fwd_grad_enabled
+    from torch.autograd.function import _SingleLevelFunction
+except ImportError as error:  # a release that moved a private name: say so instead of failing later
+    raise ImportError(
+        f"torch {torch.__version__} lacks a name that alternet builds its derivatives on ({error}); "
+        "alternet is tested with torch 2.10 to 2.14"
+    ) from error
+
+_LIBRARY = torch.library.Library("alternet", "DEF")
+
+
+class Rules:
+    """The derivatives of an op; each gets the ``ctx`` that ``save`` filled."""
+
+    def __init__(
+        self,
+        save: Callable[[Any, tuple, tuple], None],
+        reverse: Callable[..., tuple],
+        forward: Callable[..., tuple] | None,
+    ) -> None:
+        self.save, self.reverse, self.forward = save, reverse, forward
+
+
+def define(
+    schema: str,
+    *,
+    kernel: Callable[..., tuple],
+    fake: Callable[..., tuple],
+    vmap: Callable[..., tuple],
+    rules: Rules,
+    plain: Callable[..., tuple],
+) -> Callable[..., tuple]:
+    """Register ``alternet::<schema>`` and return the op.
+
+    Args:
+        schema: PyTorch's schema language; the op returns a tuple of tensors.
+        kernel: computes it on real tensors, opaque to every transform.
+        fake: shapes and dtypes of the results on fake tensors.
+        vmap: the batching rule, as ``torch.library.register_vmap`` takes it.
+        rules: derivatives by further ops of this library.
+        plain: the same function as a composition of PyTorch's differentiable operations, run in the kernel's place
+            where forward mode is asked for and ``rules`` have none.
+    """
+    name = schema.split("(")[0]
+    _LIBRARY.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
+    op = getattr(torch.ops.alternet, name).default
+    _LIBRARY.impl(name, kernel, "CompositeExplicitAutograd")
+    torch.library.register_fake(f"alternet::{name}", fake, lib=_LIBRARY)
+    torch.library.register_vmap(f"alternet::{name}", vmap, lib=_LIBRARY)
+    _LIBRARY.impl(name, _autograd_kernel(op, name, rules, plain), "Autograd", with_keyset=True)
+    return op
+
+
+def _autograd_kernel(op, name: str, rules: Rules, plain: Callable[..., tuple]):
+    def below(keyset, *args):
+        with _AutoDispatchBelowAutograd():
+            return op.redispatch(keyset & _after_autograd_keyset, *args)
+
+    rule = _rule(name, rules, below)
+
+    def autograd(keyset, *args):
+        reverse, forward = _wanted(args)
+        if not (reverse or forward):
+            return below(keyset, *args)
+        if forward and rules.forward is None:
+            return plain(*args)
+        with enable_single_level_autograd_function():
+            return rule.apply(keyset, *args)
+
+    return autograd
+
+
+def _wanted(args: Sequence[object]) -> tuple[bool, bool]:
+    """Whether this transform level wants a reverse-mode and a forward-mode derivative of the call."""
+    reverse = torch.is_grad_enabled() and _any_requires_grad(*args)
+    forward = _dual_level_open() and any(isinstance(a, torch.Tensor) and _tangent(a) is not None for a in args)
+    return reverse, forward
+
+
+def _dual_level_open() -> bool:
+    return _are_functorch_transforms_active() or forward_ad._current_level >= 0
+
+
+def _tangent(tensor: torch.Tensor) -> torch.Tensor | None:
+    return forward_ad.unpack_dual(tensor, level=0).tangent
+
+
+def _rule(name: str, rules: Rules, below: Callable[..., tuple]) -> type:
+    """The single-level Function of an op."""
+
+    def forward(ctx, keyset, *args):
+        ctx.set_materialize_grads(False)
+        with _every_grad_mode():
+            results = below(keyset, *args)
+        rules.save(ctx, args, results)
+        return tuple(results)
+
+    def backward(ctx, *cotangents):
+        shifted = ctx.needs_input_grad
+        ctx.needs_input_grad = shifted[1:]
+        try:
+            return (None, *rules.reverse(ctx, *cotangents))
+        finally:
+            ctx.needs_input_grad = shifted
+
+    def jvp(ctx, _, *tangents):
+        assert rules.forward is not None
+        with _every_grad_mode():
+            return tuple(rules.forward(_Primals(ctx), *tangents))
+
+    methods = {"forward": staticmethod(forward), "backward": staticmethod(backward), "jvp": staticmethod(jvp)}
+    return type(f"{name}_rule", (_SingleLevelFunction,), methods)
+
+
+class _Primals:
+    """The ``ctx`` of a forward-mode rule: what was saved, without this level's tangents (pytorch#197867)."""
+
+    def __init__(self, ctx: Any) -> None:
+        self._ctx = ctx
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._ctx, name)
+
+    @property
+    def saved_tensors(self) -> tuple[torch.Tensor | None, ...]:
+        return tuple(t if t is None else forward_ad.unpack_dual(t, level=0).primal for t in self._ctx.saved_tensors)
+
+
+@contextmanager
+def _every_grad_mode() -> Iterator[None]:
+    with torch.enable_grad(), _set_fwd_grad_enabled(True):
+        yield
