@@ -1,0 +1,79 @@
+"""Result files: written whole or not at all, and recognised when they are read back."""
+
+import csv
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+
+@contextmanager
+def written_whole(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield a temporary name beside ``path`` that becomes ``path`` when the block ends without an exception.
+
+    Missing parent folders are made. Whatever stops the block, ``path`` holds either what it held before or all that
+    the block wrote. The temporary name ends like ``path``: writers that look at the suffix see the right one.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
+    os.close(handle)
+    try:
+        os.chmod(name, 0o666 & ~_umask())  # mkstemp gives 0600: a result is as readable as any other file
+        yield Path(name)
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def save_json(path: str | os.PathLike[str], kind: str, content: dict[str, Any]) -> None:
+    """Write ``content`` as JSON with its ``kind``, so that ``load_json`` can tell it from other files.
+
+    Raises ValueError for NaN and infinities, which JSON has not: write them as None.
+    """
+    text = json.dumps({"kind": kind, **content}, indent=1, allow_nan=False)
+    with written_whole(path) as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def load_json(path: str | os.PathLike[str], kind: str) -> dict[str, Any]:
+    """The content that ``save_json`` wrote under ``kind``.
+
+    Raises FileNotFoundError where there is no file, ValueError where it is not JSON or of another kind.
+    """
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+    except ValueError as error:  # JSONDecodeError and UnicodeDecodeError
+        raise ValueError(f"{path}: expected a JSON file of kind {kind!r}, and it is not JSON: {error}") from None
+    found = content.pop("kind", None) if isinstance(content, dict) else None
+    if found != kind:
+        raise ValueError(f"{path}: expected a JSON file of kind {kind!r}, got kind {found!r}")
+    return content
+
+
+def save_csv(path: str | os.PathLike[str], columns: str, rows: Iterable[Sequence[Any]]) -> None:
+    """Write a line of ``columns`` (names with blanks between) and one line per row, for other programs."""
+    with written_whole(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file)
+        table.writerow(columns.split())
+        table.writerows(rows)
+
+
+@contextmanager
+def complete(path: str | os.PathLike[str], kind: str) -> Iterator[None]:
+    """Inside, content that lacks a key or has the wrong type under it is a ValueError that names the file."""
+    try:
+        yield
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path}: expected a JSON file of kind {kind!r}, and it is not whole: {error!r}") from error
+
+
+def _umask() -> int:
+    """The process's file-mode mask, which the operating system only tells to those who set it."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
