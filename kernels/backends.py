@@ -27,7 +27,7 @@ AUTO = "auto"
 _chosen = AUTO
 
 
-class use_backend:  # noqa: N801 - a context manager that reads as a function
+class use_backend:
     """Run the operators called inside on one backend, whatever the device would have chosen.
 
     >>> with use_backend("reference"):

@@ -252,8 +252,8 @@ class _Tangent(_Map):
                 x_bars.append(self.operator.backward_tangent(*primal, *at_i, None, needs, *a.rest))
             if any(needs_t):
                 t_bars.append(self.operator.backward(*primal, needs_t, *a.rest))
-        x_bar = [torch.cat(terms).sum(0) if need else None for need, terms in zip(needs, _columns(x_bars, self.n))]
-        t_bar = [torch.stack(terms) if need else None for need, terms in zip(needs_t, _columns(t_bars, self.n))]
+        x_bar = [torch.cat(terms).sum(0) if terms else None for terms in _columns(x_bars, needs)]
+        t_bar = [torch.stack(terms) if terms else None for terms in _columns(t_bars, needs_t)]
         return self.cotangents(x=x_bar, t_x=t_bar)
 
     def plain(self, a: _Arguments) -> tuple[Tensor, ...]:
@@ -352,8 +352,9 @@ def _only(needs: Sequence[bool], tensors: MaybeTensors) -> list[Tensor | None]:
     return [t if need else None for need, t in zip(needs, tensors, strict=True)]
 
 
-def _columns(rows: Sequence[Sequence[Tensor]], width: int) -> list[tuple[Tensor, ...]]:
-    return list(zip(*rows, strict=True)) if rows else [()] * width
+def _columns(rows: Sequence[Sequence[Tensor]], needs: Sequence[bool]) -> list[list[Tensor]]:
+    """By input instead of by tangent; empty for an input that is not needed."""
+    return [[row[i] for row in rows] if need else [] for i, need in enumerate(needs)]
 
 
 def _count(tangents: MaybeTensors) -> int:

@@ -77,7 +77,7 @@ def backward_tangent(
     if needs[0]:
         d_query = _filled(_scaled(_sum(_product(t_d_scores, k), _product(d_scores, t_k)), scale), query, count)
     if needs[1]:
-        mT = None if t_d_scores is None else t_d_scores.mT  # noqa: N806 - the transpose
+        mT = None if t_d_scores is None else t_d_scores.mT
         d_key = _filled(_scaled(_sum(_product(mT, q), _product(d_scores.mT, t_q)), scale), key, count)
     if needs[2]:
         d_value = _filled(_sum(_product(None if t_p is None else t_p.mT, g), _product(p.mT, t_g)), value, count)
