@@ -1,0 +1,34 @@
+# Everything runs in a virtual environment of its own, made on first use.
+PYTHON ?= python3
+BIN := .venv/bin
+SOURCES := setup.py pyproject.toml constraints.txt $(shell find kernels -name '*.cpp' -o -name '*.h')
+
+.PHONY: demo test lint bench static clean
+
+demo: .venv/installed  ## the paper's figures from networks trained here, on real data, in out/demo/index.html
+	$(BIN)/alternet poster --data mnist5k --out out/demo
+
+test: .venv/installed  ## every test that can run on this machine
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -q
+
+lint: .venv/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: .venv/installed  ## the tables of the README
+	$(BIN)/python -m benchmarks
+
+static: .venv/installed  ## registers, spills and shared memory of every Triton kernel, compiled without a GPU
+	$(BIN)/python -m benchmarks.static
+
+# torch first: setup.py builds the C++ kernels against it
+.venv/installed: $(SOURCES)
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -q -c constraints.txt torch torchvision 'setuptools>=77' wheel ninja
+	$(BIN)/python -m pip install -q -c constraints.txt --no-build-isolation -e '.[demo,dev]'
+	$(BIN)/python -m alternet info
+	touch $@
+
+clean:
+	rm -rf .venv build out *.egg-info alternet/*.so
