@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from timm.layers import SelectAdaptivePool2d
+from timm.models import register_notrace_module
 from torch import Tensor, nn
 
 from . import checks
 
 
+@register_notrace_module  # its check of the images is no graph for timm's feature extractor
 class Stem(nn.Module):
     """One convolution and, for ImageNet, max pooling; no norm: the first block brings its own.
 
@@ -37,8 +39,8 @@ class Classifier(nn.Module):
     def __init__(self, dim: int, num_classes: int, pool_type: str, drop_rate: float) -> None:
         super().__init__()
         self.dim = dim
-        self.bn = nn.BatchNorm2d(dim)
-        self.relu = nn.ReLU()
+        self.bn: nn.Module = nn.BatchNorm2d(dim)
+        self.relu: nn.Module = nn.ReLU()
         self.drop = nn.Dropout(drop_rate)
         self.reset(num_classes, pool_type)
 
@@ -48,7 +50,7 @@ class Classifier(nn.Module):
         pool_type = self.pool.pool_type if pool_type is None else pool_type
         if num_classes and not pool_type:
             raise ValueError(f'global_pool="" gives feature maps, not logits: num_classes must be 0, got {num_classes}')
-        self.pool = SelectAdaptivePool2d(pool_type=pool_type, flatten=bool(pool_type))
+        self.pool: SelectAdaptivePool2d = SelectAdaptivePool2d(pool_type=pool_type, flatten=bool(pool_type))
         self.num_features = self.dim * self.pool.feat_mult()
         self.dense = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
 

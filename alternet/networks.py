@@ -73,7 +73,7 @@ class AlterNet(nn.Module):
 
         self.layer0 = Stem(in_chans, widths[0], pool=stem_pool)
         dim, reduction = widths[0], 4 if stem_pool else 1
-        self.feature_info = [{"num_chs": dim, "reduction": reduction, "module": "layer0"}]
+        self.feature_info: list[dict[str, Any]] = [{"num_chs": dim, "reduction": reduction, "module": "layer0"}]
         drop_paths = _linear_rates(checks.rate("drop_path_rate", drop_path_rate), sum(depths))
         for index, name in enumerate(STAGES):
             stride = 1 if index == 0 else 2
