@@ -1,5 +1,7 @@
 """Result files: written whole or not at all, and recognised when they are read back."""
 
+from __future__ import annotations
+
 import csv
 import json
 import os

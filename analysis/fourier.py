@@ -11,6 +11,8 @@ The log amplitude is log(|F| + 1e-6), averaged over images and channels; *relati
 Source: Park & Kim, ICLR 2022 (arXiv 2202.06709), section 3 and appendix, and the authors' public code.
 """
 
+from __future__ import annotations
+
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -52,7 +54,8 @@ def log_amplitudes(maps: Tensor, axis: Axis = "exact") -> Tensor:
     height, width = maps.shape[-2:]
     # Overlap-adding the rows, each one column further right, is what fold does with blocks of one column.
     columns = F.fold(maps.flatten(1, 2), output_size=(1, height + width - 1), kernel_size=(1, height))
-    phases = np.pi * torch.arange(height + width - 1)[:, None] * frequencies(height, width, axis)[0]
+    positions = torch.arange(height + width - 1, dtype=torch.float64)
+    phases = torch.pi * torch.outer(positions, frequencies(height, width, axis)[0])
     cosines, sines = phases.cos().to(maps), phases.sin().to(maps)
     sums = columns.squeeze(2)  # [B, C, H + W - 1]
     return torch.log(torch.hypot(sums @ cosines, sums @ sines) + OFFSET)
@@ -79,7 +82,7 @@ class Fourier:
         taps: Sequence[Tap],
         map_sizes: Sequence[tuple[int, ...]],
         means: Sequence[np.ndarray],
-    ) -> "FourierResult":
+    ) -> FourierResult:
         labels = [frequencies(*size, self.axis)[1].numpy() for size in map_sizes]
         return FourierResult(network, images, tuple(taps), tuple(map_sizes), tuple(labels), tuple(means), self.axis)
 
@@ -126,7 +129,7 @@ class FourierResult:
         save_json(path, KIND, content)
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> "FourierResult":
+    def load(cls, path: str | os.PathLike[str]) -> FourierResult:
         """Read what ``save`` wrote. Raises FileNotFoundError, or ValueError for any other file."""
         content = load_json(path, KIND)
         with complete(path, KIND):

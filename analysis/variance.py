@@ -5,6 +5,8 @@ The unbiased variance of every map over its H·W pixels, averaged over images an
 them), and it peaks at the end of each stage.
 """
 
+from __future__ import annotations
+
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -43,7 +45,7 @@ class Variance:
         taps: Sequence[Tap],
         map_sizes: Sequence[tuple[int, ...]],
         means: Sequence[np.ndarray],
-    ) -> "VarianceResult":
+    ) -> VarianceResult:
         values = np.array([mean.item() if mean.size else np.nan for mean in means])
         return VarianceResult(network, images, tuple(taps), tuple(map_sizes), values)
 
@@ -71,7 +73,7 @@ class VarianceResult:
         save_json(path, KIND, {"network": self.network, "images": self.images, "taps": rows})
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> "VarianceResult":
+    def load(cls, path: str | os.PathLike[str]) -> VarianceResult:
         """Read what ``save`` wrote. Raises FileNotFoundError, or ValueError for any other file."""
         content = load_json(path, KIND)
         with complete(path, KIND):

@@ -1,5 +1,7 @@
 """The sums of an unfinished pass: in memory, and in a file that outlives the process."""
 
+from __future__ import annotations
+
 import dataclasses
 import hashlib
 import json

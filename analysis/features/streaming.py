@@ -1,5 +1,7 @@
 """Statistics of the residual stream, averaged over a data set in one pass that can be stopped and taken up again."""
 
+from __future__ import annotations
+
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager

@@ -8,6 +8,8 @@ written a second time: in a pre-norm transformer block, for example,
     x = x + drop_path2(ls2(mlp(norm2(x))))    # the stream after the MLP sub-block the output of the block
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, fields
@@ -50,7 +52,7 @@ class Tap:
     reads: Reads
 
     @classmethod
-    def from_row(cls, row: Mapping[str, Any]) -> "Tap":
+    def from_row(cls, row: Mapping[str, Any]) -> Tap:
         """The tap of a row of a result file, which may hold more. Raises KeyError where it holds less."""
         return cls(**{field.name: row[field.name] for field in fields(cls)})
 
@@ -122,7 +124,7 @@ def _place(name: str, kind: Kind, stage: int, module: str, reads: Reads) -> dict
     return {"name": name, "kind": kind, "stage": stage, "module": module, "reads": reads}
 
 
-def _hook(module: nn.Module, tap: Tap, visit: Callable[[Tap, Tensor], None], as_maps: "_PatchGrid | None") -> Any:
+def _hook(module: nn.Module, tap: Tap, visit: Callable[[Tap, Tensor], None], as_maps: _PatchGrid | None) -> Any:
     def see(stream: Tensor) -> None:
         visit(tap, stream if as_maps is None else as_maps(stream))
 
