@@ -48,7 +48,8 @@ class Fold:
     def results(self, outputs: Sequence[Tensor], *, gradients: bool) -> tuple[tuple, tuple]:
         """The outputs with the mapped axis set apart again, and where it lies."""
         axis = 1 if self.has_tangents and not self.tangents_only else 0
-        values, dims = [], []
+        values: list[Tensor] = []
+        dims: list[int | None] = []
         for i, output in enumerate(outputs):
             if gradients and output.dim() == 1:  # the empty tensor of a gradient that is not needed
                 values.append(output)
@@ -56,7 +57,9 @@ class Fold:
                 continue
             value = output.unflatten(axis, (self.size, output.shape[axis] // max(self.size, 1)))
             if gradients and not self.tangents_only:  # an axis that was expanded to the batch is summed again
-                value = value.sum_to_size(*value.shape[: axis + 1], *self.shapes[i])
+                shape = self.shapes[i]
+                assert shape is not None
+                value = value.sum_to_size(*value.shape[: axis + 1], *shape)
             values.append(value)
             dims.append(axis)
         return tuple(values), tuple(dims)

@@ -81,7 +81,7 @@ def define(
     return op
 
 
-def _autograd_kernel(op, name: str, rules: Rules, plain: Callable[..., tuple]):
+def _autograd_kernel(op: Any, name: str, rules: Rules, plain: Callable[..., tuple]) -> Callable[..., tuple]:
     def below(keyset, *args):
         with _AutoDispatchBelowAutograd():
             return op.redispatch(keyset & _after_autograd_keyset, *args)
@@ -115,7 +115,7 @@ def _tangent(tensor: torch.Tensor) -> torch.Tensor | None:
     return forward_ad.unpack_dual(tensor, level=0).tangent
 
 
-def _rule(name: str, rules: Rules, below: Callable[..., tuple]) -> type:
+def _rule(name: str, rules: Rules, below: Callable[..., tuple]) -> Any:
     """The single-level Function of an op."""
 
     def forward(ctx, keyset, *args):

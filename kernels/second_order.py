@@ -135,7 +135,7 @@ class _Map:
     def fake(self, a: _Arguments) -> Sequence[Tensor]:
         raise NotImplementedError
 
-    def rules(self) -> dispatcher.Rules | None:
+    def rules(self) -> dispatcher.Rules:
         raise NotImplementedError
 
     def plain(self, a: _Arguments) -> tuple[Tensor, ...]:
@@ -280,7 +280,8 @@ class _Backward(_Map):
             return self.cotangents()
         primal = (*a.x, *a.yr)
         t_yr = self.operator.tangent(*primal, *t_x, *a.rest)
-        needs, x_bar = ctx.needs_input_grad[: self.n], (None,) * self.n
+        needs = ctx.needs_input_grad[: self.n]
+        x_bar: list[Tensor | None] = [None] * self.n
         if any(needs):
             terms = self.operator.backward_tangent(*primal, *a.g, *t_x, *t_yr, None, needs, *a.rest)
             x_bar = [t[0] if need else None for need, t in zip(needs, terms, strict=True)]
@@ -289,7 +290,8 @@ class _Backward(_Map):
 
     def push(self, ctx: Any, *tangents: Tensor | None) -> tuple:
         a, _ = self.saved(ctx)
-        t_x, t_yr = _lead(tangents[: self.n]), _lead(tangents[self.n : self.n + self.n_yr])
+        t_x = _lead(tangents[: self.n])
+        t_yr: MaybeTensors = _lead(tangents[self.n : self.n + self.n_yr])
         t_g = _lead(tangents[self.n + self.n_yr : self.n + self.n_yr + 1])
         if all(t is None for t in (*t_x, *t_g)):
             return tuple(torch.zeros_like(t) for t in self.fake(a))
@@ -315,7 +317,7 @@ class _BackwardTangent(_Map):
     def reverse(self, ctx: Any, *u: Tensor | None) -> tuple:
         """A third derivative: PyTorch's own, of ``plain``. Only here, for a graph is often made and never used."""
         a, _ = self.saved(ctx)
-        follows = [group.endswith("yr") for group, size in self.sizes for _ in range(size)]  # y, r, y', r': of x, x'
+        follows = [group in ("yr", "t_yr") for group, size in self.sizes for _ in range(size)]  # y, r, y', r': of x, x'
         where = [i for i, t in enumerate(a.tensors) if t is not None and not follows[i]]
         outputs = [i for i, (need, t) in enumerate(zip(a.needs, u, strict=True)) if need and t is not None]
 
@@ -326,7 +328,7 @@ class _BackwardTangent(_Map):
             results = self.plain(self.parse((*tensors, a.needs, *a.rest)))
             return tuple(results[i] for i in outputs)
 
-        _, pull = torch.func.vjp(plain, *[a.tensors[i] for i in where])
+        pull: Any = torch.func.vjp(plain, *[a.tensors[i] for i in where])[1]
         bars: list[Tensor | None] = [None] * self.n_tensors
         for i, bar in zip(where, pull(tuple(u[i] for i in outputs)), strict=True):
             bars[i] = bar if ctx.needs_input_grad[i] else None

@@ -68,17 +68,19 @@ def attention(
     return out.reshape(*lead, query.shape[-2], value.shape[-1])
 
 
-def _autocast(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None):
+def _autocast(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None) -> tuple:
     """Under autocast attention runs in the lower precision, as PyTorch's own does."""
     device = query.device.type if isinstance(query, Tensor) else "cpu"
     if not torch.is_autocast_enabled(device):
         return query, key, value, bias
     dtype = torch.get_autocast_dtype(device)
-    return tuple(t.to(dtype) if _is_castable(t) else t for t in (query, key, value, bias))
+    return tuple(_lower(t, dtype) for t in (query, key, value, bias))
 
 
-def _is_castable(tensor: object) -> bool:
-    return isinstance(tensor, Tensor) and tensor.is_floating_point() and tensor.dtype != torch.float64
+def _lower(tensor: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+    if isinstance(tensor, Tensor) and tensor.is_floating_point() and tensor.dtype != torch.float64:
+        return tensor.to(dtype)
+    return tensor
 
 
 def _check_tensors(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None) -> None:
@@ -106,7 +108,7 @@ def _check_tensors(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | Non
         raise ValueError(f"value: {value.shape[-2]} tokens, expected key's {key.shape[-2]}")
 
 
-def _leading_axes(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None):
+def _leading_axes(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None) -> tuple[torch.Size, Tensor | None]:
     """The common leading axes, and the bias with exactly as many axes before its last two (or the error)."""
     try:
         lead = torch.broadcast_shapes(query.shape[:-2], key.shape[:-2], value.shape[:-2])

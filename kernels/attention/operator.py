@@ -10,7 +10,9 @@ from torch import Tensor
 from ..second_order import Operator, Signature
 
 
-def _fake(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, *, scale: float, is_causal: bool):
+def _fake(
+    query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, *, scale: float, is_causal: bool
+) -> tuple[Tensor, Tensor]:
     """out [B, H, N, Dv] in query's dtype and lse [B, H, N] in the arithmetic dtype."""
     lse_dtype = torch.float64 if query.dtype == torch.float64 else torch.float32
     return (

@@ -10,6 +10,8 @@ derivatives that the four maps do not give.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -60,8 +62,6 @@ def backward_tangent(
     p = _probabilities(q, k, b, lse, scale, is_causal)
     t_scores = _t_scores(q, k, t_q, t_k, t_b, scale)
     t_p = None if t_scores is None else p * (t_scores - t_lse[..., None])
-    if t_scores is None and t_lse is not None:
-        t_p = -p * t_lse[..., None]
 
     centred = g @ v.mT - (g * o).sum(-1, keepdim=True)  # dP - delta
     t_delta = _sum(_times(t_g, o), _times(t_o, g))
@@ -86,12 +86,12 @@ def backward_tangent(
     return _narrow((d_query, d_key, d_value, d_bias), query.dtype)
 
 
-def _widen(*tensors: Tensor | None) -> list[Tensor | None]:
+def _widen(*tensors: Tensor | None) -> list[Any]:
     """To the arithmetic dtype: float64 stays, everything narrower is computed in float32."""
     return [t if t is None or t.dtype == torch.float64 else t.float() for t in tensors]
 
 
-def _narrow(tensors, dtype):
+def _narrow(tensors: tuple, dtype: torch.dtype) -> tuple:
     return tuple(None if t is None else t.to(dtype) for t in tensors)
 
 
@@ -113,11 +113,11 @@ def _logsumexp(scores: Tensor) -> Tensor:
     return torch.logsumexp(scores.masked_fill(blind[..., None], 0.0), -1).masked_fill(blind, torch.inf)
 
 
-def _probabilities(q, k, b, lse, scale, is_causal) -> Tensor:
+def _probabilities(q: Tensor, k: Tensor, b: Tensor | None, lse: Tensor, scale: float, is_causal: bool) -> Tensor:
     return torch.exp(_scores(q, k, b, scale, is_causal) - lse[..., None])
 
 
-def _t_scores(q, k, t_q, t_k, t_b, scale) -> Tensor | None:
+def _t_scores(q: Tensor, k: Tensor, t_q, t_k, t_b, scale: float):
     t_dot = _sum(_product(t_q, k.mT), _product(q, None if t_k is None else t_k.mT))
     return _sum(_scaled(t_dot, scale), t_b)
 
