@@ -1,0 +1,1 @@
+"""Measurements of alternet against PyTorch and its peers: ``make bench``, ``python -m benchmarks.static``."""

@@ -1,0 +1,62 @@
+"""Time and memory of competing functions, fairly: interleaved in one process, medians, memory in fresh processes."""
+
+from __future__ import annotations
+
+import multiprocessing
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from .attention import Cell
+
+ROUNDS = 15
+SECONDS = 20.0  # of one comparison; slow ones get fewer rounds, never fewer than three
+
+
+def interleaved_seconds(works: Mapping[str, Callable[[], object]]) -> dict[str, list[float]]:
+    """Seconds of every run of every work, taken in turn A B C A B C so that drift of the machine hits all alike."""
+    for work in works.values():
+        work()  # warm up: allocator, threads, lazy loading
+    seconds: dict[str, list[float]] = {name: [] for name in works}
+    begin = time.perf_counter()
+    for done in range(ROUNDS):
+        if done >= 3 and time.perf_counter() - begin > SECONDS:
+            break
+        for name, work in works.items():
+            start = time.perf_counter()
+            work()
+            seconds[name].append(time.perf_counter() - start)
+    return seconds
+
+
+def median_ratio(slow: list[float], fast: list[float]) -> float:
+    """The median over rounds of slow / fast: pairs that ran side by side."""
+    return statistics.median(a / b for a, b in zip(slow, fast, strict=True))
+
+
+def peak_memory(cell: Cell) -> int | None:
+    """Bytes one run adds to a fresh process at its peak; ``None`` where there is no Linux /proc to tell."""
+    if not Path("/proc/self/clear_refs").exists():
+        return None
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["benchmarks.attention"])
+    with context.Pool(1, maxtasksperchild=1) as pool:
+        return pool.apply(_peak_of, (cell,))
+
+
+def _peak_of(cell: Cell) -> int:
+    import torch
+
+    torch.set_num_threads(2)
+    torch.ones(256, 256).mm(torch.ones(256, 256)).softmax(-1)  # libraries and thread pools load before the count
+    work = cell.prepare()
+    Path("/proc/self/clear_refs").write_text("5")  # resets the high-water mark
+    before = _status("VmRSS")
+    work()
+    return _status("VmHWM") - before
+
+
+def _status(field: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(field + ":")) * 1024
