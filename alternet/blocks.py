@@ -92,7 +92,7 @@ class AttentionBlock(_PreActivationBlock):
         dim: int,
         *,
         expansion: int = 1,
-        num_heads: int = 8,
+        num_heads: int,
         head_dim: int = 64,
         window_size: int = 7,
         drop_path: float = 0.0,

@@ -46,7 +46,7 @@ class Classifier(nn.Module):
 
     def reset(self, num_classes: int, pool_type: str | None = None) -> None:
         """A fresh dense layer for ``num_classes`` (0: none), and another pooling unless ``pool_type`` is None."""
-        checks.integers("num_classes", [num_classes], length=1, least=0)
+        checks.non_negative_int("num_classes", num_classes)
         pool_type = self.pool.pool_type if pool_type is None else pool_type
         if num_classes and not pool_type:
             raise ValueError(f'global_pool="" gives feature maps, not logits: num_classes must be 0, got {num_classes}')

@@ -31,7 +31,7 @@ class WindowAttention2d(nn.Module):
     """
 
     def __init__(
-        self, dim: int, dim_out: int | None = None, *, num_heads: int = 8, head_dim: int = 64, window_size: int = 7
+        self, dim: int, dim_out: int | None = None, *, num_heads: int, head_dim: int = 64, window_size: int = 7
     ) -> None:
         super().__init__()
         self.dim = checks.positive_int("dim", dim)
