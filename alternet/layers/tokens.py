@@ -14,8 +14,8 @@ _PARTS = {"qkv", "q_norm", "k_norm", "attn_drop", "norm", "gate", "proj", "proj_
 class Attention(TimmAttention):
     """timm's multi-head self-attention (constructor, parameter names, results) on ``alternet.kernels.attention``.
 
-    x: [B, N, dim] -> [B, N, dim_out]. ``timm.create_model("vit_…", attn_layer=Attention)`` builds a ViT with it
-    (timm >= 1.0.20), ``replace_attention`` puts it into a model that exists.
+    x: [B, N, dim] -> [B, N, dim_out]. ``timm.create_model("vit_…", attn_layer=Attention)`` builds a ViT with it,
+    where timm is new enough to take the argument; ``replace_attention`` puts it into any model that exists.
 
     Raises:
         ValueError: ``x`` is not [B, N, dim].

@@ -196,9 +196,7 @@ def test_compiled_training_step(images):
 
 
 def test_imports_without_triton():
-    code = (
-        "import sys; sys.modules['triton'] = None; import alternet, timm; assert timm.is_model('alternet_18')"
-    )
+    code = "import sys; sys.modules['triton'] = None; import alternet, timm; assert timm.is_model('alternet_18')"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
