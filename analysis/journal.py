@@ -1,0 +1,80 @@
+"""A file that grows by one JSON line per finished piece of work: a killed study loses the piece in hand only."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+from alternet.analysis.settings import differences
+
+START_AGAIN = "remove it to start again"
+
+
+class Journal:
+    """Rows (JSON objects) behind a header line with what they depend on. Without a path, only the list ``rows``.
+
+    Opening a file that exists reads its rows. What a killed process left of a line is cut off.
+
+    Args:
+        path: ends in ``.jsonl``; its folder is made.
+        kind: tells these files from others.
+        config: JSON values; a file with another config belongs to another study.
+        columns: the names that every row has.
+
+    Raises:
+        ValueError: another ending; a file that is damaged, of another kind, or of another study.
+    """
+
+    def __init__(
+        self, path: str | os.PathLike[str] | None, kind: str, config: dict[str, Any], columns: Collection[str]
+    ) -> None:
+        self.rows: list[dict[str, Any]] = []
+        self.path = None if path is None else Path(path)
+        if self.path is None:
+            return
+        if self.path.suffix != ".jsonl":
+            raise ValueError(f"out: expected a name that ends in .jsonl, got {self.path.name!r}")
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        lines = self._whole_lines() if self.path.exists() else []
+        if not lines:
+            self._write({"kind": kind, "config": config})
+            return
+        header, *self.rows = lines
+        if header.get("kind") != kind:
+            raise ValueError(f"out: {self.path} is of kind {header.get('kind')!r}, expected {kind!r}")
+        changed = differences(header.get("config"), config)
+        if changed:
+            raise ValueError(f"out: {self.path} belongs to another study: {', '.join(changed)}; {START_AGAIN}")
+        for number, row in enumerate(self.rows, start=2):
+            missing = sorted(set(columns) - row.keys())
+            if missing:
+                raise ValueError(f"out: {self.path} is damaged in line {number}: it lacks {missing}")
+
+    def append(self, row: dict[str, Any]) -> None:
+        """Add a row, which is on disk when this returns."""
+        self._write(row)
+        self.rows.append(row)
+
+    def _write(self, content: dict[str, Any]) -> None:
+        if self.path is None:
+            return
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(content, allow_nan=False) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    def _whole_lines(self) -> list[dict[str, Any]]:
+        assert self.path is not None
+        content = self.path.read_bytes()
+        whole = content.rfind(b"\n") + 1
+        lines = []
+        for number, line in enumerate(content[:whole].splitlines(), start=1):
+            try:
+                lines.append(dict(json.loads(line)))
+            except (ValueError, TypeError) as error:
+                raise ValueError(f"out: {self.path} is damaged in line {number}: {error}") from None
+        os.truncate(self.path, whole)
+        return lines

@@ -1,0 +1,253 @@
+"""Figure 2: the Hessian eigenvalues of largest magnitude, mini-batch by mini-batch.
+
+Park & Kim (ICLR 2022, arXiv 2202.06709) gather the top eigenvalues of many mini-batches and show their density, with
+two summaries: the negative eigenvalue proportion (NEP) and the average positive eigenvalue (APE).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+import time
+from collections.abc import Callable, Iterable
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from alternet.analysis.files import complete, load_json, save_json
+from alternet.analysis.hessian import HessianOperator
+from alternet.analysis.journal import START_AGAIN, Journal
+from alternet.analysis.lanczos import top_eigenvalues
+from alternet.analysis.progress import progress_bar
+
+KIND = "alternet hessian spectra"
+LEVEL = 0.95  # of all intervals
+RESAMPLES = 2000
+COLUMNS = {"values": float, "residuals": float, "converged": bool, "products": int, "sizes": int}
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A value and its 95 % bootstrap interval over mini-batches; NaN where there is none."""
+
+    value: float
+    low: float
+    high: float
+
+
+def nep(values: np.ndarray, *, seed: int = 0) -> Estimate:
+    """Negative eigenvalue proportion, ∫_{-∞}^0 p(λ) dλ: how many of values: [batches, k] are below 0."""
+    values = _checked(values)
+    return _bootstrap((values < 0).sum(1), np.full(len(values), values.shape[1]), seed)
+
+
+def ape(values: np.ndarray, *, seed: int = 0) -> Estimate:
+    """Average positive eigenvalue, ∫_0^∞ λ p dλ / ∫_0^∞ p dλ, of values: [batches, k]; NaN where none is positive."""
+    values = _checked(values)
+    positive = values > 0
+    return _bootstrap(np.where(positive, values, 0.0).sum(1), positive.sum(1), seed)
+
+
+def density(values: np.ndarray, grid: np.ndarray, *, bandwidth: float | None = None) -> np.ndarray:
+    """Gaussian kernel density of values (any shape) at grid: [points], normalised over the real line.
+
+    ``bandwidth`` is in the units of the eigenvalues; by default Silverman's 0.9 min(σ, IQR / 1.34) n^(-1/5) (1986,
+    eq. 3.31), which a heavy tail does not blow up, and never less than the grid can show.
+
+    Raises:
+        ValueError: no values, or a bandwidth that is not positive.
+    """
+    sample = np.asarray(values, dtype=float).ravel()
+    if not sample.size:
+        raise ValueError("values: got none, expected at least one")
+    if bandwidth is None:
+        spread = min(sample.std(), np.subtract(*np.quantile(sample, [0.75, 0.25])) / 1.34)
+        bandwidth = max(0.9 * spread * sample.size**-0.2, float(np.diff(grid).max()))
+    if not bandwidth > 0:
+        raise ValueError(f"bandwidth: expected a positive number, got {bandwidth}")
+    total = np.zeros(len(grid))
+    for value in sample:  # one row at a time: [points, values] would be large
+        total += np.exp(-0.5 * ((grid - value) / bandwidth) ** 2)
+    return total / (sample.size * bandwidth * math.sqrt(2 * math.pi))
+
+
+@dataclass(frozen=True, eq=False)
+class SpectraResult:
+    """Top eigenvalues of the mini-batch Hessians of one network.
+
+    values: [batches, k] float64, by falling magnitude in every row, weight decay included.
+    residuals: [batches, k] float64, bounds of ‖Hu − θu‖: an eigenvalue lies within this distance.
+    converged: [batches, k] bool, whether the residual met the tolerance.
+    products: [batches] Hessian-vector products it took.
+    sizes: [batches] images.
+    network: the name that results and figures show.
+    config: what the numbers depend on: ``k``, ``tol``, ``seed``, ``weight_decay``, ``loss`` and ``dtype``, the number
+        of ``parameters``, a checksum of the ``weights``, and how many ``batches`` the whole study has.
+    """
+
+    values: np.ndarray
+    residuals: np.ndarray
+    converged: np.ndarray
+    products: np.ndarray
+    sizes: np.ndarray
+    network: str
+    config: dict[str, Any]
+
+    def summary(self) -> dict[str, Any]:
+        """Plain JSON values: NEP and APE with intervals, quantiles of the eigenvalues, and how sure they are."""
+        estimates = {"nep": nep(self.values), "ape": ape(self.values)}
+        return {
+            **{name: {k: _json(v) for k, v in asdict(estimate).items()} for name, estimate in estimates.items()},
+            "quantiles": {str(q): float(np.quantile(self.values, q)) for q in (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)},
+            "sign_uncertain": int((np.abs(self.values) <= self.residuals).sum()),
+            "not_converged": int((~self.converged).sum()),
+            "products": int(self.products.sum()),
+        }
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write JSON that ``load`` reads, with the summary."""
+        columns = {name: getattr(self, name).tolist() for name in COLUMNS}
+        content = {"network": self.network, "config": self.config, "summary": self.summary(), **columns}
+        save_json(path, KIND, content)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> SpectraResult:
+        """Read what ``save`` wrote. Raises FileNotFoundError, or ValueError for any other file."""
+        content = load_json(path, KIND)
+        with complete(path, KIND):
+            columns = {name: np.array(content[name], dtype) for name, dtype in COLUMNS.items()}
+            return cls(**columns, network=content["network"], config=content["config"])
+
+
+def hessian_spectra(
+    model: nn.Module,
+    batches: Any,
+    *,
+    k: int = 5,
+    loss: Callable[[Any, Tensor], Tensor] = F.cross_entropy,
+    weight_decay: float = 0.0,
+    tol: float = 1e-3,
+    seed: int = 0,
+    out: str | os.PathLike[str] | None = None,
+    progress: bool = True,
+    network: str | None = None,
+) -> SpectraResult:
+    """The ``k`` Hessian eigenvalues of largest magnitude of every mini-batch, in the parameters that require gradients.
+
+    Args:
+        model: measured in eval mode, given back as it came.
+        batches: has ``len`` and yields ``(images, targets)``; the same in every iteration.
+        loss: ``loss(output, targets)``, a mean over the batch.
+        weight_decay: of the L2 term ½·weight_decay·‖w‖², which shifts every eigenvalue by it.
+        tol: Lanczos stops at residuals of ``tol`` times the largest magnitude (see ``top_eigenvalues``).
+        seed: batch i starts Lanczos from seed + i.
+        out: a ``.jsonl`` file that gets one line per finished mini-batch. Where it exists, the study goes on behind
+            the batches it holds, which are read again to see that they are the same; killed, it loses the batch in
+            hand at most. The finished result is saved beside it as ``.json``.
+        progress: show a bar with the time left on stderr.
+        network: the name in results and figures; by default the class of the model.
+
+    Raises:
+        ValueError: no batches; an ``out`` that is broken, or belongs to another study or other batches; see also
+            ``HessianOperator`` and ``top_eigenvalues``.
+        FloatingPointError: a Hessian-vector product is not finite.
+    """
+    if len(batches) == 0:
+        raise ValueError("batches: got none, expected at least one")
+    network = network or type(model).__name__
+    config = _config(model, loss, len(batches), k=k, tol=tol, seed=seed, weight_decay=weight_decay)
+    journal = Journal(out, KIND, config, COLUMNS)
+    rows = journal.rows
+    bar = progress_bar(f"Hessian of {network}", len(batches), done=len(rows)) if progress else nullcontext()
+    with bar:
+        for index, (images, targets) in enumerate(batches):
+            data = _checksum([images, targets])
+            if index < len(rows):
+                if rows[index]["data"] != data:
+                    raise ValueError(f"out: {out} holds other images or targets as batch {index}; {START_AGAIN}")
+                continue
+            try:
+                op = HessianOperator(model, loss, (images, targets), weight_decay=weight_decay)
+                row = _solve(op, k, tol, seed + index)
+            except FloatingPointError as error:
+                raise FloatingPointError(f"batch {index}: {error} (diverged weights, bad images?)") from error
+            journal.append({"data": data, "sizes": len(images), **row})
+            if progress:
+                bar.update()
+    columns = {name: np.array([row[name] for row in rows], dtype) for name, dtype in COLUMNS.items()}
+    result = SpectraResult(**columns, network=network, config=config)
+    if out is not None:
+        result.save(Path(out).with_suffix(".json"))
+    return result
+
+
+def _solve(op: HessianOperator, k: int, tol: float, seed: int) -> dict[str, Any]:
+    start = time.perf_counter()
+    found = top_eigenvalues(op, k, tol=tol, seed=seed)
+    return {
+        "products": found.products,
+        "seconds": round(time.perf_counter() - start, 3),
+        "values": found.values.tolist(),
+        "residuals": found.residuals.tolist(),
+        "converged": found.converged.tolist(),
+    }
+
+
+def _config(
+    model: nn.Module, loss: Callable[[Any, Tensor], Tensor], batches: int, *, weight_decay: float, **rest: Any
+) -> dict[str, Any]:
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    return {
+        **rest,
+        "weight_decay": weight_decay,
+        "loss": getattr(loss, "__name__", repr(loss)),
+        "dtype": str(trained[0].dtype).removeprefix("torch.") if trained else None,
+        "parameters": sum(parameter.numel() for parameter in trained),
+        "weights": _checksum([*model.parameters(), *model.buffers()]),
+        "batches": batches,
+    }
+
+
+def _checksum(tensors: Iterable[Tensor]) -> str:
+    """Of the tensors' shapes, dtypes and bits."""
+    digest = hashlib.blake2b(digest_size=16)
+    for tensor in tensors:
+        digest.update(f"{tensor.dtype}{list(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def _checked(values: np.ndarray) -> np.ndarray:
+    values = np.asarray(values, dtype=float)
+    if values.ndim != 2 or not values.size:
+        raise ValueError(f"values: expected [batches, k], not empty, got shape {list(values.shape)}")
+    return values
+
+
+def _bootstrap(numerators: np.ndarray, denominators: np.ndarray, seed: int) -> Estimate:
+    """Σ numerators / Σ denominators, both [batches], with the percentile interval of resampled mini-batches.
+
+    Mini-batches are resampled and not eigenvalues: the k of one mini-batch depend on each other. One mini-batch has
+    no interval.
+    """
+    batches = len(numerators)
+    drawn = np.random.default_rng(seed).integers(batches, size=(RESAMPLES, batches))
+    with np.errstate(invalid="ignore"):  # 0 / 0: nothing to average, NaN
+        value = numerators.sum() / np.float64(denominators.sum())
+        resampled = numerators[drawn].sum(1) / denominators[drawn].sum(1)
+    resampled = resampled[~np.isnan(resampled)]
+    if batches == 1 or not resampled.size:
+        return Estimate(float(value), math.nan, math.nan)
+    low, high = np.quantile(resampled, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return Estimate(float(value), float(low), float(high))
+
+
+def _json(value: float) -> float | None:
+    return None if math.isnan(value) else value
