@@ -1,0 +1,95 @@
+"""Networks by name: any of timm's, and the poster's three, sized for small images and two processor cores."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from dataclasses import dataclass, field
+from typing import Any
+
+import timm
+from torch import nn
+
+import alternet  # noqa: F401 (registers AlterNet with timm)
+from alternet.analysis.checkpoints import load_weights
+from alternet.analysis.seeding import seeded
+
+LABELS = {"resnet": "ResNet", "vit": "ViT", "alternet": "AlterNet"}
+
+
+@dataclass(frozen=True)
+class Network:
+    """A timm network: its registered ``model`` name and the ``arguments`` of ``timm.create_model`` (JSON values)."""
+
+    name: str
+    model: str
+    arguments: dict[str, Any] = field(default_factory=dict)
+
+    def build(self, *, seed: int = 0, checkpoint: str | os.PathLike[str] | None = None, **arguments: Any) -> nn.Module:
+        """The network with fresh weights, the same for the same seed, or those of ``checkpoint``; in eval mode.
+
+        Further ``arguments`` go to timm beside the network's own.
+
+        Raises:
+            ValueError: timm does not know the model, or it does not take the arguments; see also ``load_weights``.
+        """
+        if not timm.is_model(self.model):
+            raise ValueError(f"model: timm knows no {self.model!r}; timm.list_models() has the names")
+        with seeded(seed, "weights"):
+            try:
+                model = timm.create_model(self.model, **self.arguments, **arguments)
+            except (TypeError, AssertionError) as error:
+                raise ValueError(f"model: {self.model} could not be built with {self.arguments}: {error}") from error
+        if checkpoint is not None:
+            load_weights(model, checkpoint)
+        return model.eval()
+
+    def summary(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return dataclasses.asdict(self)
+
+
+def poster_networks(image_size: int, num_classes: int) -> tuple[Network, Network, Network]:
+    """A ResNet, a ViT and an AlterNet of 0.5 to 0.7 million parameters each.
+
+    ResNet and AlterNet are the same pre-activation network with and without attention blocks. The ViT pools its patch
+    tokens (no class token), which learns faster from few images. Images of more than 96 pixels get the ImageNet
+    stem, and larger patches.
+
+    Raises:
+        ValueError: no patch size cuts ``image_size`` into a sensible grid (it is prime, say).
+    """
+    large = image_size > 96
+    convolutional = {
+        "num_classes": num_classes,
+        "img_size": image_size,
+        "stem_pool": large,
+        "window_size": 7 if image_size % 7 == 0 else 4,  # the one that divides the feature maps of 28, 32, 224, …
+        "widths": [16, 32, 64, 128],
+        "num_heads": [3, 6, 12, 24],
+        "head_dim": 16,  # a quarter of the paper's, as the widths are
+    }
+    transformer = {
+        "num_classes": num_classes,
+        "img_size": image_size,
+        "patch_size": _patch_size(image_size, grid=14 if large else 8),
+        "embed_dim": 96,
+        "depth": 6,
+        "num_heads": 3,
+        "class_token": False,
+        "global_pool": "avg",
+    }
+    return (
+        Network("resnet", "alternet_18", {**convolutional, "msa_depths": [0, 0, 0, 0]}),
+        Network("vit", "vit_tiny_patch16_224", transformer),
+        Network("alternet", "alternet_18", {**convolutional, "msa_depths": [0, 1, 1, 1]}),
+    )
+
+
+def _patch_size(image_size: int, grid: int) -> int:
+    """The divisor of ``image_size`` that cuts it into a grid nearest to ``grid``."""
+    divisors = [size for size in range(1, image_size + 1) if image_size % size == 0]
+    best = min(divisors, key=lambda size: abs(image_size / size - grid))
+    if not grid / 2 <= image_size / best <= 2 * grid:
+        raise ValueError(f"image_size: no patch size cuts {image_size} pixels into about {grid}; resize the images")
+    return best

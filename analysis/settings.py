@@ -1,0 +1,25 @@
+"""What a run was asked to do, kept beside its results so that they are never mixed with those of another run."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+END = object()
+
+
+def plain(settings: dict[str, Any]) -> dict[str, Any]:
+    """``settings`` as they come back from a JSON file (tuples as lists)."""
+    return json.loads(json.dumps(settings))
+
+
+def differences(found: Any, expected: Any, name: str = "") -> list[str]:
+    """Every place where two trees of settings differ, as in ``"recipe.epochs was 10 and is 12"``."""
+    if isinstance(found, dict) and isinstance(expected, dict):
+        keys = [*found, *(key for key in expected if key not in found)]
+        pairs = ((f"{name}.{key}".lstrip("."), found.get(key, END), expected.get(key, END)) for key in keys)
+        return [line for key, old, new in pairs for line in differences(old, new, key)]
+    if found == expected:
+        return []
+    old, new = ("absent" if value is END else json.dumps(value) for value in (found, expected))
+    return [f"{name} was {old} and is {new}"]
