@@ -1,0 +1,10 @@
+"""Matplotlib pictures of results: one function per figure, result objects in, a PNG file out."""
+
+from __future__ import annotations
+
+from alternet.analysis.figures.fourier import draw_fourier
+from alternet.analysis.figures.spectra import draw_spectra
+from alternet.analysis.figures.training import draw_training
+from alternet.analysis.figures.variance import draw_variance
+
+__all__ = ["draw_fourier", "draw_spectra", "draw_training", "draw_variance"]

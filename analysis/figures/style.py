@@ -1,0 +1,111 @@
+"""What all figures share: colours, marks, panels, and how a figure becomes a file.
+
+Nothing here touches pyplot or its global figures, so that figures can be drawn in any thread and without a display.
+Sizes are for a page about 1,000 pixels wide: text comes out at 12 to 14 pixels.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from itertools import pairwise
+from typing import Any
+
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from alternet.analysis.features import Tap
+from alternet.analysis.files import written_whole
+
+WIDTH = 10.0  # inches
+DOTS_PER_INCH = 150
+
+# Okabe & Ito's palette, told apart with any colour vision: three of its colours for the paper's families of networks,
+# three for kinds of layers, the rest for further networks.
+FAMILIES = {"alternet": "#009E73", "vit": "#D55E00", "deit": "#D55E00", "resnet": "#0072B2"}
+FURTHER = ("#CC79A7", "#000000", "#F0E442", "#0072B2", "#D55E00", "#009E73")
+KINDS = {"stem": ("o", "#FFFFFF"), "conv": ("s", "#56B4E9"), "msa": ("v", "#CC79A7"), "mlp": ("D", "#E69F00")}
+KIND_NAMES = {"stem": "stem", "conv": "convolution block", "msa": "attention (MSA)", "mlp": "MLP"}
+SHADE = {"facecolor": "#000000", "alpha": 0.09, "linewidth": 0}
+GREY = "#555555"
+
+STYLE = {
+    "font.family": "DejaVu Sans",  # comes with matplotlib: the same picture on every machine
+    "font.size": 9.5,
+    "axes.titlesize": 10.5,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": GREY,
+    "axes.axisbelow": True,
+    "axes.grid": True,
+    "grid.color": "#E4E4E4",
+    "grid.linewidth": 0.7,
+    "xtick.color": GREY,
+    "ytick.color": GREY,
+    "legend.frameon": False,
+    "figure.facecolor": "white",
+    "figure.titlesize": 12,
+}
+
+
+def network_colours(names: Iterable[str]) -> dict[str, str]:
+    """One colour per network: a family's own for its first member, for the others the next that is free."""
+    colours: dict[str, str] = {}
+    for name in names:
+        family = next((colour for word, colour in FAMILIES.items() if word in name.lower()), None)
+        free = [colour for colour in (family, *FURTHER) if colour and colour not in colours.values()]
+        colours.setdefault(name, free[0] if free else GREY)
+    return colours
+
+
+def save_figure(path: str | os.PathLike[str], draw: Callable[[Figure], None], height: float) -> None:
+    """Let ``draw`` fill a figure of the common width and this height (inches), and write it as a PNG, whole."""
+    with rc_context(STYLE):
+        figure = Figure(figsize=(WIDTH, height), layout="constrained")
+        FigureCanvasAgg(figure)
+        draw(figure)
+        with written_whole(path) as temporary:
+            figure.savefig(temporary, format="png", dpi=DOTS_PER_INCH)
+
+
+def draw_depth_curve(axes: Axes, taps: Sequence[Tap], values: Sequence[float], colour: str) -> None:
+    """``values`` at the taps against normalised depth: marks by kind, attention shaded, stage boundaries dashed.
+
+    NaN (of a map of one pixel) is not drawn.
+    """
+    for before, tap in pairwise(taps):
+        if tap.kind == "msa":  # attention acts on the way from the tap before it to its own
+            axes.axvspan(before.depth, tap.depth, **SHADE)
+        if 0 < before.stage < tap.stage:
+            axes.axvline((before.depth + tap.depth) / 2, color=GREY, linewidth=0.9, linestyle=(0, (4, 3)))
+    axes.plot([tap.depth for tap in taps], values, color=colour, linewidth=1.6, zorder=2)
+    for kind, (marker, face) in KINDS.items():
+        points = [(tap.depth, value) for tap, value in zip(taps, values, strict=True) if tap.kind == kind]
+        if points:
+            axes.plot(*zip(*points, strict=True), linestyle="", zorder=3, **_mark(marker, face))
+    axes.set(xlabel="normalised depth", xlim=(-0.03, 1.03), ymargin=0.08)
+
+
+def depth_legend(figure: Figure, taps: Iterable[Tap]) -> None:
+    """Say below the panels of ``draw_depth_curve`` what marks, shades and dashes mean, if they occur."""
+    taps = list(taps)
+    kinds = {tap.kind for tap in taps}
+    handles: list[Line2D | Patch] = [
+        Line2D([], [], linestyle="", label=KIND_NAMES[kind], **_mark(*KINDS[kind])) for kind in KINDS if kind in kinds
+    ]
+    if "msa" in kinds:
+        handles.append(Patch(label="where attention acts", **SHADE))
+    if any(tap.stage > 1 for tap in taps):
+        handles.append(Line2D([], [], color=GREY, linewidth=0.9, linestyle=(0, (4, 3)), label="between two stages"))
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
+
+
+def _mark(marker: str, face: str) -> dict[str, Any]:
+    edge = {"markeredgecolor": "#222222", "markeredgewidth": 0.8}
+    return {"marker": marker, "markersize": 6.5, "markerfacecolor": face, **edge}

@@ -1,0 +1,205 @@
+"""Figures are whole PNG files that show what the results say; nothing of pyplot's global state is used."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from PIL import Image
+
+from alternet.analysis.features import Tap
+from alternet.analysis.figures import draw_fourier, draw_spectra, draw_training, draw_variance, style
+from alternet.analysis.figures.fourier import _draw as fill_fourier
+from alternet.analysis.figures.spectra import _draw as fill_spectra
+from alternet.analysis.figures.training import _draw as fill_training
+from alternet.analysis.figures.variance import _draw as fill_variance
+from alternet.analysis.fourier import Fourier
+from alternet.analysis.spectra import SpectraResult
+from alternet.analysis.variance import Variance
+
+SIZES = [(8, 8), (8, 8), (8, 8), (4, 4), (4, 4), (1, 1)]
+KINDS = ["stem", "conv", "msa", "conv", "msa", "conv"]
+STAGES = [0, 1, 1, 2, 2, 3]
+TAPS = [
+    Tap(f"tap{i}", kind, stage, i / 5, f"block{i}", "output")
+    for i, (kind, stage) in enumerate(zip(KINDS, STAGES, strict=True))
+]
+
+
+def fourier_result(network="AlterNet", axis="exact"):
+    means = [np.linspace(3, 3 - i, size[0] // 2 + (axis == "exact")) for i, size in enumerate(SIZES[:-1])]
+    return Fourier(axis).result(network, 32, TAPS, SIZES, [*means, np.array([0.5])])
+
+
+def variance_result(network="AlterNet", values=(1, 2, 1.5, 0.5, 0.25)):
+    return Variance().result(network, 32, TAPS, SIZES, [*(np.array([float(v)]) for v in values), np.array([])])
+
+
+def spectra_result(values, network="ViT"):
+    values = np.array(values, dtype=float)
+    count = len(values)
+    residuals, converged = np.zeros_like(values), np.ones_like(values, dtype=bool)
+    return SpectraResult(values, residuals, converged, np.full(count, 9), np.full(count, 16), network, {})
+
+
+def history(epochs):
+    return [
+        {"epoch": i, "learning_rate": 1e-3, "train_loss": 3 / i, "test_loss": 2 / i, "test_accuracy": 1 - 1 / (1 + i)}
+        for i in range(1, epochs + 1)
+    ]
+
+
+def random_spectra(network, scale, negative):
+    values = scale * np.exp(np.random.default_rng(0).normal(0, 0.3, (20, 5)))
+    values[:negative, 0] *= -0.5
+    return spectra_result(values, network)
+
+
+def filled(fill, *results):
+    figure = Figure()
+    fill(*results, figure)
+    return figure
+
+
+DRAWINGS = {
+    "fourier": lambda path: draw_fourier([fourier_result("ResNet"), fourier_result("ViT"), fourier_result()], path),
+    "variance": lambda path: draw_variance([variance_result("ResNet"), variance_result()], path),
+    "spectra": lambda path: draw_spectra([random_spectra("ViT", 30, 5), random_spectra("ResNet", 300, 0)], path),
+    "training": lambda path: draw_training({"ViT": history(3), "ResNet": history(1)}, path),
+}
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("name", DRAWINGS)
+def test_every_figure_is_a_whole_png(tmp_path, name):
+    path = tmp_path / "new folder" / f"{name}.png"
+    DRAWINGS[name](path)
+    with Image.open(path) as picture:
+        picture.load()
+        assert picture.format == "PNG"
+        assert picture.width == style.WIDTH * style.DOTS_PER_INCH
+        colours = len(np.unique(np.asarray(picture.convert("RGB")).reshape(-1, 3), axis=0))
+    assert colours > 50  # an empty page has a handful
+    assert [entry.name for entry in path.parent.iterdir()] == [path.name]
+
+
+def test_the_old_picture_stays_where_a_new_one_fails(tmp_path):
+    path = tmp_path / "variance.png"
+    draw_variance([variance_result()], path)
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match="same first dimension"):  # fewer values than taps
+        draw_variance([replace(variance_result(), variance=np.ones(2))], path)
+    assert path.read_bytes() == before
+    assert [entry.name for entry in tmp_path.iterdir()] == ["variance.png"]
+
+
+@pytest.mark.parametrize(
+    ("draw", "results"),
+    [
+        (draw_fourier, []),
+        (draw_variance, []),
+        (draw_spectra, []),
+        (draw_training, {}),
+        (draw_spectra, [spectra_result(np.empty((0, 5)))]),
+        (draw_training, {"ViT": []}),
+        (draw_fourier, [fourier_result(), fourier_result(axis="paper")]),
+    ],
+)
+def test_nothing_to_draw_is_an_error(tmp_path, draw, results):
+    with pytest.raises(ValueError, match=r"^(results|histories): .*(got|has no)"):
+        draw(results, tmp_path / "figure.png")
+    assert not any(tmp_path.iterdir())
+
+
+class TestDepthPanels:
+    def test_attention_is_shaded_from_the_tap_before_it(self):
+        axes = filled(fill_variance, [variance_result()]).axes[0]
+        edges = [edge for patch in axes.patches for edge in (patch.get_x(), patch.get_x() + patch.get_width())]
+        assert edges == pytest.approx([0.2, 0.4, 0.6, 0.8])
+
+    def test_stages_are_parted_by_dashes(self):
+        axes = filled(fill_variance, [variance_result()]).axes[0]
+        dashed = [line.get_xdata()[0] for line in axes.lines if line.get_linestyle() == "--"]
+        assert dashed == pytest.approx([0.5, 0.9])
+
+    def test_curves_hold_the_values_and_leave_single_pixels_out(self):
+        result = variance_result()
+        curve = next(line for line in filled(fill_variance, [result]).axes[0].lines if len(line.get_xdata()) == 6)
+        np.testing.assert_array_equal(curve.get_ydata(), result.variance)
+        assert math.isnan(curve.get_ydata()[-1])
+
+    @pytest.mark.parametrize(("smallest", "scale"), [(0.25, "linear"), (0.01, "log")])
+    def test_wide_ranges_get_a_logarithmic_axis(self, smallest, scale):
+        axes = filled(fill_variance, [variance_result(values=(1, 2, 1.5, 0.5, smallest))]).axes[0]
+        assert axes.get_yscale() == scale
+
+    def test_figure_4_has_a_spectrum_per_tap_with_frequencies(self):
+        result = fourier_result()
+        spectra, trend = filled(fill_fourier, [result]).axes[:2]
+        assert len(spectra.lines) == 5
+        for line, expected in zip(spectra.lines, result.relative, strict=False):
+            np.testing.assert_array_equal(line.get_ydata(), expected)
+        assert len({tuple(line.get_color()) for line in spectra.lines}) == 5
+        curve = next(line for line in trend.lines if len(line.get_xdata()) == 6)
+        np.testing.assert_array_equal(curve.get_ydata(), result.high_frequency)
+
+
+class TestSpectra:
+    def area(self, figure, side):
+        """What the curves left or right of 0 enclose, along a linear axis."""
+        curves = [(line.get_xdata(), line.get_ydata()) for line in figure.axes[0].lines if len(line.get_xdata()) > 2]
+        return sum(abs(np.diff(x) @ (y[1:] + y[:-1])) / 2 for x, y in curves if side * x[-1] > 0)
+
+    def test_areas_are_proportions_and_do_not_leak_over_zero(self):
+        figure = filled(fill_spectra, [spectra_result([[5, 4, 3, 0.1, -0.1]] * 4)], "title")
+        assert self.area(figure, -1) == pytest.approx(0.2, abs=1e-3)
+        assert self.area(figure, 1) == pytest.approx(0.8, abs=1e-3)
+        only_positive = filled(fill_spectra, [spectra_result([[5, 4, 3, 2, 0.1]] * 4)], "title")
+        assert self.area(only_positive, -1) == 0
+
+    def test_the_legend_has_nep_and_ape(self):
+        figure = filled(fill_spectra, [spectra_result([[5, 4, 3, 1, -1]] * 4)], "title")
+        (label,) = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+        assert label == "ViT:  NEP 20% [20, 20],  APE 3.25 [3.25, 3.25]"
+        figure = filled(fill_spectra, [spectra_result([[-5, -4]])], "title")
+        (label,) = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+        assert label == "ViT:  NEP 100%,  no positive eigenvalue"
+
+    def test_networks_of_different_scale_share_a_bent_axis(self):
+        alike = [random_spectra("ViT", 100, 5), random_spectra("ResNet", 200, 0)]
+        assert filled(fill_spectra, alike, "title").axes[0].get_xscale() == "linear"
+        apart = [random_spectra("ViT", 10, 5), random_spectra("ResNet", 300, 0)]
+        axes = filled(fill_spectra, apart, "title").axes[0]
+        assert axes.get_xscale() == "asinh"
+        low, high = axes.get_xlim()
+        assert low < min(result.values.min() for result in apart)
+        assert high > max(result.values.max() for result in apart)
+        ticks = axes.get_xticks()
+        assert 0 in ticks
+        assert 300 in ticks
+        assert min(ticks) < 0
+
+    def test_every_eigenvalue_has_its_tick(self):
+        result = random_spectra("ViT", 10, 5)
+        figure = filled(fill_spectra, [result], "title")
+        assert sorted(figure.axes[1].collections[0].get_positions()) == sorted(result.values.ravel())
+
+
+def test_training_curves_hold_the_history():
+    loss, accuracy = filled(fill_training, {"ViT": history(4)}).axes
+    training, test = loss.lines
+    assert training.get_ydata().tolist() == [3, 1.5, 1, 0.75]
+    assert test.get_ydata().tolist() == [2, 1, 2 / 3, 0.5]
+    assert accuracy.lines[0].get_ydata().tolist() == [0.5, 1 - 1 / 3, 0.75, 0.8]
+    assert accuracy.get_legend().get_texts()[0].get_text() == "ViT  (80.0%)"
+
+
+def test_networks_keep_their_colours_from_figure_to_figure():
+    three = style.network_colours(["ResNet", "ViT", "AlterNet"])
+    assert len(set(three.values())) == 3
+    assert style.network_colours(["AlterNet"]) == {"AlterNet": three["AlterNet"]}
+    assert style.network_colours(["vit_tiny_patch16_224"])["vit_tiny_patch16_224"] == three["ViT"]
+    many = style.network_colours(["resnet18", "resnet50", "a", "b", "alternet_18"])
+    assert len(set(many.values())) == 5
+    assert many["resnet18"] == three["ResNet"]
