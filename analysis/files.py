@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
-import tempfile
+import secrets
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,15 +21,12 @@ def written_whole(path: str | os.PathLike[str]) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
-    os.close(handle)
+    temporary = path.with_name(f".{path.stem}-{secrets.token_hex(4)}{path.suffix}")
     try:
-        os.chmod(name, 0o666 & ~_umask())  # mkstemp gives 0600: a result is as readable as any other file
-        yield Path(name)
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def save_json(path: str | os.PathLike[str], kind: str, content: dict[str, Any]) -> None:
@@ -72,10 +69,3 @@ def complete(path: str | os.PathLike[str], kind: str) -> Iterator[None]:
         yield
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path}: expected a JSON file of kind {kind!r}, and it is not whole: {error!r}") from error
-
-
-def _umask() -> int:
-    """The process's file-mode mask, which the operating system only tells to those who set it."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -80,7 +80,7 @@ class Fourier:
         network: str,
         images: int,
         taps: Sequence[Tap],
-        map_sizes: Sequence[tuple[int, ...]],
+        map_sizes: Sequence[tuple[int, int]],
         means: Sequence[np.ndarray],
     ) -> FourierResult:
         labels = [frequencies(*size, self.axis)[1].numpy() for size in map_sizes]
@@ -98,7 +98,7 @@ class FourierResult:
     network: str
     images: int
     taps: tuple[Tap, ...]
-    map_sizes: tuple[tuple[int, ...], ...]
+    map_sizes: tuple[tuple[int, int], ...]
     frequencies: tuple[np.ndarray, ...]
     log_amplitudes: tuple[np.ndarray, ...]
     axis: Axis
@@ -138,7 +138,7 @@ class FourierResult:
                 network=content["network"],
                 images=content["images"],
                 taps=tuple(Tap.from_row(row) for row in rows),
-                map_sizes=tuple(tuple(row["map_size"]) for row in rows),
+                map_sizes=tuple((height, width) for height, width in (row["map_size"] for row in rows)),
                 frequencies=tuple(np.array(row["frequencies"], dtype=float) for row in rows),
                 log_amplitudes=tuple(np.array(row["log_amplitudes"], dtype=float) for row in rows),
                 axis=content["axis"],

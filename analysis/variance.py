@@ -47,7 +47,7 @@ class Variance:
         network: str,
         images: int,
         taps: Sequence[Tap],
-        map_sizes: Sequence[tuple[int, ...]],
+        map_sizes: Sequence[tuple[int, int]],
         means: Sequence[np.ndarray],
     ) -> VarianceResult:
         values = np.array([mean.item() if mean.size else np.nan for mean in means])
@@ -65,7 +65,7 @@ class VarianceResult:
     network: str
     images: int
     taps: tuple[Tap, ...]
-    map_sizes: tuple[tuple[int, ...], ...]
+    map_sizes: tuple[tuple[int, int], ...]
     variance: np.ndarray
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -86,7 +86,7 @@ class VarianceResult:
                 network=content["network"],
                 images=content["images"],
                 taps=tuple(Tap.from_row(row) for row in rows),
-                map_sizes=tuple(tuple(row["map_size"]) for row in rows),
+                map_sizes=tuple((height, width) for height, width in (row["map_size"] for row in rows)),
                 variance=np.array([row["variance"] for row in rows], dtype=float),  # None becomes NaN
             )
 

@@ -89,10 +89,11 @@ def observe(model: nn.Module, visit: Callable[[Tap, Tensor], None]) -> Iterator[
         ValueError: (in a forward pass) the tokens do not fill the grid of patches.
     """
     places = taps(model)
-    as_maps = _PatchGrid(model) if isinstance(model, VisionTransformer) else None
+    as_maps = None
     with ExitStack() as hooks:
-        if as_maps is not None:
-            hooks.callback(model.patch_embed.register_forward_pre_hook(as_maps.note_image_size).remove)
+        if isinstance(model, VisionTransformer):
+            as_maps = _PatchGrid(model)
+            hooks.callback(as_maps.embed.register_forward_pre_hook(as_maps.note_image_size).remove)
         for tap in places:
             handle = _hook(model.get_submodule(tap.module), tap, visit, as_maps)
             hooks.callback(handle.remove)
@@ -137,10 +138,10 @@ class _PatchGrid:
     """Lays the patch tokens of a ViT out as maps; the grid follows the image where the model takes any image size."""
 
     def __init__(self, model: VisionTransformer) -> None:
-        self.embed = model.patch_embed
+        self.embed: Any = model.patch_embed
         self.dynamic = model.dynamic_img_size
         self.prefix = model.num_prefix_tokens
-        self.image_size = (0, 0)
+        self.image_size: tuple[int, ...] = ()
 
     def note_image_size(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         self.image_size = tuple(inputs[0].shape[-2:])

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -22,18 +23,19 @@ from alternet.analysis.features import Tap
 from alternet.analysis.files import written_whole
 
 WIDTH = 10.0  # inches
+ABREAST = 3  # panels beside each other at that width
 DOTS_PER_INCH = 150
 
-# Okabe & Ito's palette, told apart with any colour vision: three of its colours for the paper's families of networks,
-# three for kinds of layers, the rest for further networks.
+# Colours that are told apart with any colour vision: Okabe & Ito's for the paper's families of networks and for kinds
+# of layers, P. Tol's muted ones for further networks.
 FAMILIES = {"alternet": "#009E73", "vit": "#D55E00", "deit": "#D55E00", "resnet": "#0072B2"}
-FURTHER = ("#CC79A7", "#000000", "#F0E442", "#0072B2", "#D55E00", "#009E73")
+FURTHER = ("#882255", "#332288", "#999933", *dict.fromkeys(FAMILIES.values()))
 KINDS = {"stem": ("o", "#FFFFFF"), "conv": ("s", "#56B4E9"), "msa": ("v", "#CC79A7"), "mlp": ("D", "#E69F00")}
 KIND_NAMES = {"stem": "stem", "conv": "convolution block", "msa": "attention (MSA)", "mlp": "MLP"}
-SHADE = {"facecolor": "#000000", "alpha": 0.09, "linewidth": 0}
+SHADE: dict[str, Any] = {"facecolor": "#000000", "alpha": 0.09, "linewidth": 0}
 GREY = "#555555"
 
-STYLE = {
+STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",  # comes with matplotlib: the same picture on every machine
     "font.size": 9.5,
     "axes.titlesize": 10.5,
@@ -64,6 +66,12 @@ def network_colours(names: Iterable[str]) -> dict[str, str]:
     return colours
 
 
+def images_shown(results: Sequence[Any]) -> str:
+    """How many images the results are means over, in words."""
+    fewest, most = min(result.images for result in results), max(result.images for result in results)
+    return f"{most:,} images" if fewest == most else f"{fewest:,} to {most:,} images"
+
+
 def save_figure(path: str | os.PathLike[str], draw: Callable[[Figure], None], height: float) -> None:
     """Let ``draw`` fill a figure of the common width and this height (inches), and write it as a PNG, whole."""
     with rc_context(STYLE):
@@ -74,10 +82,10 @@ def save_figure(path: str | os.PathLike[str], draw: Callable[[Figure], None], he
             figure.savefig(temporary, format="png", dpi=DOTS_PER_INCH)
 
 
-def draw_depth_curve(axes: Axes, taps: Sequence[Tap], values: Sequence[float], colour: str) -> None:
+def draw_depth_curve(axes: Axes, taps: Sequence[Tap], values: np.ndarray, colour: str) -> None:
     """``values`` at the taps against normalised depth: marks by kind, attention shaded, stage boundaries dashed.
 
-    NaN (of a map of one pixel) is not drawn.
+    NaN stands for maps of one pixel: it is not drawn, but said.
     """
     for before, tap in pairwise(taps):
         if tap.kind == "msa":  # attention acts on the way from the tap before it to its own
@@ -89,6 +97,11 @@ def draw_depth_curve(axes: Axes, taps: Sequence[Tap], values: Sequence[float], c
         points = [(tap.depth, value) for tap, value in zip(taps, values, strict=True) if tap.kind == kind]
         if points:
             axes.plot(*zip(*points, strict=True), linestyle="", zorder=3, **_mark(marker, face))
+    missing = [tap.depth for tap, value in zip(taps, values, strict=True) if np.isnan(value)]
+    if missing:
+        middle = (missing[0] + missing[-1]) / 2
+        centred: dict[str, Any] = {"ha": "center", "va": "center", "transform": axes.get_xaxis_transform()}
+        axes.text(middle, 0.5, "maps of a single pixel", rotation=90, color=GREY, fontsize=8.5, **centred)
     axes.set(xlabel="normalised depth", xlim=(-0.03, 1.03), ymargin=0.08)
 
 

@@ -16,7 +16,7 @@ from alternet.analysis.figures.style import GREY, network_colours, save_figure
 History = Sequence[Mapping[str, Any]]  # the rows of a training's history.json, one per epoch
 
 MARKED = 5  # epochs up to which each has a mark: a line through one point would not be seen
-TRAINING = {"linestyle": (0, (3, 2)), "linewidth": 1.3, "markerfacecolor": "white"}
+TRAINING: dict[str, Any] = {"linestyle": (0, (3, 2)), "linewidth": 1.3, "markerfacecolor": "white"}
 
 
 def draw_training(histories: Mapping[str, History], path: str | os.PathLike[str]) -> None:
@@ -52,8 +52,8 @@ def _draw(histories: Mapping[str, History], figure: Figure) -> None:
     accuracy.set(title="Accuracy on test images", ylabel="accuracy", ylim=(0, None))
     accuracy.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     accuracy.legend(title="after the last epoch", alignment="left")
-    epochs = max(rows[-1]["epoch"] for rows in histories.values())
+    longest = max(rows[-1]["epoch"] for rows in histories.values())
     for axes in (loss, accuracy):
-        axes.set(xlabel="epoch", xlim=(min(1, epochs - 1) - 0.02 * epochs, 1.02 * epochs))
+        axes.set(xlabel="epoch", xlim=(min(1, longest - 1) - 0.02 * longest, 1.02 * longest))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     figure.suptitle("Training: loss and accuracy after every epoch")

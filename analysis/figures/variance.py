@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from functools import partial
@@ -9,7 +10,14 @@ from functools import partial
 import numpy as np
 from matplotlib.figure import Figure
 
-from alternet.analysis.figures.style import depth_legend, draw_depth_curve, network_colours, save_figure
+from alternet.analysis.figures.style import (
+    ABREAST,
+    depth_legend,
+    draw_depth_curve,
+    images_shown,
+    network_colours,
+    save_figure,
+)
 from alternet.analysis.variance import VarianceResult
 
 LOGARITHMIC_FROM = 30  # largest over smallest variance of a network beyond which a linear axis hides the small ones
@@ -23,15 +31,18 @@ def draw_variance(results: Sequence[VarianceResult], path: str | os.PathLike[str
     """
     if not results:
         raise ValueError("results: got none, expected at least one VarianceResult")
-    save_figure(path, partial(_draw, results), height=3.9)
+    save_figure(path, partial(_draw, results), height=0.8 + 3.1 * math.ceil(len(results) / ABREAST))
 
 
 def _draw(results: Sequence[VarianceResult], figure: Figure) -> None:
-    panels = figure.subplots(1, len(results), squeeze=False)[0]
+    columns = min(len(results), ABREAST)
+    panels = figure.subplots(math.ceil(len(results) / columns), columns, squeeze=False).ravel()
     colours = network_colours(result.network for result in results)
-    for axes, result in zip(panels, results, strict=True):
+    for axes in panels[len(results) :]:
+        axes.remove()
+    for axes, result in zip(panels, results, strict=False):
         draw_depth_curve(axes, result.taps, result.variance, colours[result.network])
-        axes.set_title(f"{result.network}  ({result.images:,} images)")
+        axes.set_title(result.network)
         if _spread(result.variance) > LOGARITHMIC_FROM:
             axes.set_yscale("log")
             axes.set_ylabel("variance (logarithmic)")
@@ -39,7 +50,7 @@ def _draw(results: Sequence[VarianceResult], figure: Figure) -> None:
             axes.set_ylim(bottom=0)
             axes.set_ylabel("variance")
     depth_legend(figure, (tap for result in results for tap in result.taps))
-    figure.suptitle("Variance of feature maps along the network")
+    figure.suptitle(f"Variance of feature maps along the network ({images_shown(results)})")
 
 
 def _spread(variance: np.ndarray) -> float:
