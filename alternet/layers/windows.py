@@ -6,6 +6,8 @@ Windows do not overlap and do not shift; one relative-position table is shared b
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from timm.models import register_notrace_module
@@ -44,49 +46,48 @@ class WindowAttention2d(nn.Module):
         self.pos_embedding = nn.Parameter(torch.empty(2 * window_size - 1, 2 * window_size - 1))
         self.attn = nn.ModuleDict(
             {
-                "to_q": nn.Conv2d(dim, inner, 1, bias=False),
-                "to_kv": nn.Conv2d(dim, 2 * inner, 1, bias=False),
-                "to_out": nn.Sequential(nn.Conv2d(inner, self.dim_out, 1)),
+                "to_q": _TokenConv2d(dim, inner, 1, bias=False),
+                "to_kv": _TokenConv2d(dim, 2 * inner, 1, bias=False),
+                "to_out": nn.Sequential(_TokenConv2d(inner, self.dim_out, 1)),
             }
         )
         nn.init.normal_(self.pos_embedding, std=0.02)
 
     def forward(self, x: Tensor) -> Tensor:
         checks.feature_maps("x", x, self.dim)
-        query = self.attn["to_q"](x)
-        key, value = self.attn["to_kv"](x).chunk(2, dim=1)
-        out = window_attention(query, key, value, self.pos_embedding, num_heads=self.num_heads)
-        return self.attn["to_out"](out)
+        size = x.shape[2:]
+        # A map smaller than the window is one window of its own size: the same answer without the padding.
+        window = [min(self.window_size, length) for length in size]
+        grid = [-(-length // step) for length, step in zip(size, window, strict=True)]
+
+        tokens = _partition(x, grid, window)
+        query = self._split_heads(self.attn["to_q"](tokens))
+        key, value = (self._split_heads(x) for x in self.attn["to_kv"](tokens).chunk(2, dim=-1))
+        bias = _mask_padding(relative_position_bias(self.pos_embedding, window), size, grid, window)
+        out = attention(query, key, value, bias)  # [windows, B, heads, n, head_dim]
+        out = self.attn["to_out"](out.transpose(2, 3).flatten(3))
+        return _merge(out, size, grid, window)
+
+    def _split_heads(self, tokens: Tensor) -> Tensor:
+        """[windows, B, n, heads·head_dim] -> [windows, B, heads, n, head_dim], a view."""
+        return tokens.unflatten(-1, (self.num_heads, self.head_dim)).transpose(2, 3)
 
     def extra_repr(self) -> str:
         return f"num_heads={self.num_heads}, head_dim={self.head_dim}, window_size={self.window_size}"
 
 
-def window_attention(query: Tensor, key: Tensor, value: Tensor, table: Tensor, *, num_heads: int) -> Tensor:
-    """Attention of each window of a feature map to itself.
+class _TokenConv2d(nn.Conv2d):
+    """A 1x1 convolution of tokens [..., in_channels]: the parameters of one, computed as a matrix product.
 
-    query, key, value: [B, heads·D, H, W], head-major channels; table: [2w-1, 2w-1] for windows of w x w, shared by
-    the heads (``relative_position_bias``). Returns [B, heads·D, H, W] in query's dtype. The scale is D^-0.5.
-
-    Where w does not divide H or W the maps are padded; padded keys get a bias of -inf, padded queries are cut off
-    again. A padded window holds at least one pixel of the map, so no row is masked out entirely.
+    Cutting windows copies the map once, into tokens. Heads are then views of what the products return; projecting
+    the map before cutting it would copy queries, keys and values instead, three times heads·head_dim channels.
     """
-    batch, channels, *size = query.shape
-    # A map smaller than the window is one window of its own size: the same answer without the padding.
-    window = [min((table.shape[0] + 1) // 2, length) for length in size]
-    grid = [-(-length // step) for length, step in zip(size, window, strict=True)]
 
-    bias = _mask_padding(relative_position_bias(table, window), size, grid, window)
-    query, key, value = (_partition(x, grid, window, num_heads) for x in (query, key, value))
-    out = attention(query, key, value, bias)  # [windows, B·heads, n, D]
-
-    out = out.reshape(*grid, batch, num_heads, *window, channels // num_heads)
-    out = out.permute(2, 3, 6, 0, 4, 1, 5)  # [B, heads, D, rows, h, columns, w]
-    out = out.reshape(batch, channels, grid[0] * window[0], grid[1] * window[1])
-    return out[:, :, : size[0], : size[1]]
+    def forward(self, tokens: Tensor) -> Tensor:
+        return F.linear(tokens, self.weight.flatten(1), self.bias)
 
 
-def relative_position_bias(table: Tensor, window: list[int]) -> Tensor:
+def relative_position_bias(table: Tensor, window: Sequence[int]) -> Tensor:
     """The bias of every pair of positions of a window, from a table of relative positions.
 
     table: [2w-1, 2w-1]; window: height and width, at most w each. Returns [n, n] with n = height·width and
@@ -100,26 +101,43 @@ def relative_position_bias(table: Tensor, window: list[int]) -> Tensor:
     return table.reshape(window[0] * window[1], -1)  # [query row, query column, key row, key column]
 
 
-def _mask_padding(bias: Tensor, size: list[int], grid: list[int], window: list[int]) -> Tensor:
-    """bias [n, n] -> [windows or 1, 1, n, n], with -inf where the key is padding.
+def _mask_padding(bias: Tensor, size: Sequence[int], grid: Sequence[int], window: Sequence[int]) -> Tensor:
+    """bias [n, n] -> [windows or 1, 1, 1, n, n], with -inf where the key is padding.
 
-    Windows are the batch axis of the attention and images go with the heads, so that a mask that differs between
-    windows, but not between images, costs windows·n² entries and never B times that.
+    Every window holds at least one pixel of the map, so no row is masked out entirely. Without padding, the usual
+    case, all windows and images share one bias. With it the attention copies the bias for every image: n² entries a
+    window, beside n·heads·head_dim of its queries (16 or 49 against 192 and more), and less than any layout in which
+    images share the masks would cost in copies of queries, keys and values.
     """
-    if all(rows * step == length for rows, step, length in zip(grid, window, size, strict=True)):
-        return bias[None, None]
+    if _is_whole(size, grid, window):
+        return bias[None, None, None]
     rows, columns = (
         (torch.arange(count * step, device=bias.device) < length).view(count, step)
         for count, step, length in zip(grid, window, size, strict=True)
     )
     inside = rows[:, None, :, None] & columns[None, :, None, :]  # [rows, columns, h, w]
-    return bias.where(inside.reshape(grid[0] * grid[1], 1, 1, -1), -torch.inf)
+    return bias.where(inside.reshape(grid[0] * grid[1], 1, 1, 1, -1), -torch.inf)
 
 
-def _partition(x: Tensor, grid: list[int], window: list[int], num_heads: int) -> Tensor:
-    """x: [B, heads·D, H, W] -> [windows, B·heads, n, D], padded with zeros to whole windows."""
-    batch, channels, height, width = x.shape
-    x = F.pad(x, (0, grid[1] * window[1] - width, 0, grid[0] * window[0] - height))
-    x = x.reshape(batch, num_heads, channels // num_heads, grid[0], window[0], grid[1], window[1])
-    x = x.permute(3, 5, 0, 1, 4, 6, 2)  # [rows, columns, B, heads, h, w, D]
-    return x.reshape(grid[0] * grid[1], batch * num_heads, window[0] * window[1], channels // num_heads)
+def _partition(x: Tensor, grid: Sequence[int], window: Sequence[int]) -> Tensor:
+    """x: [B, dim, H, W] -> tokens [windows, B, n, dim], padded with zeros to whole windows."""
+    batch, dim, *size = x.shape
+    if not _is_whole(size, grid, window):
+        x = F.pad(x, (0, grid[1] * window[1] - size[1], 0, grid[0] * window[0] - size[0]))
+    x = x.reshape(batch, dim, grid[0], window[0], grid[1], window[1])
+    x = x.permute(2, 4, 0, 3, 5, 1)  # [rows, columns, B, h, w, dim]
+    return x.reshape(grid[0] * grid[1], batch, window[0] * window[1], dim)
+
+
+def _merge(tokens: Tensor, size: Sequence[int], grid: Sequence[int], window: Sequence[int]) -> Tensor:
+    """The inverse of ``_partition``: [windows, B, n, dim] -> [B, dim, H, W], the padding cut off."""
+    _, batch, _, dim = tokens.shape
+    x = tokens.reshape(*grid, batch, *window, dim)
+    x = x.permute(2, 5, 0, 3, 1, 4)  # [B, dim, rows, h, columns, w]
+    x = x.reshape(batch, dim, grid[0] * window[0], grid[1] * window[1])
+    return x[:, :, : size[0], : size[1]]
+
+
+def _is_whole(size: Sequence[int], grid: Sequence[int], window: Sequence[int]) -> bool:
+    """Whether windows cover the map exactly."""
+    return all(length == count * step for length, count, step in zip(size, grid, window, strict=True))

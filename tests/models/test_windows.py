@@ -1,4 +1,4 @@
-"""Window attention against one dense attention over all pixels, with the other windows masked."""
+"""Window attention against one dense attention over all pixels with the other windows masked."""
 
 from __future__ import annotations
 
@@ -9,36 +9,45 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
-from torch.func import grad, jvp
+from torch.func import functional_call, grad, jvp
 
 from alternet.kernels import attention, available_backends, use_backend
-from alternet.layers import WindowAttention2d, relative_position_bias, window_attention
+from alternet.layers import WindowAttention2d, relative_position_bias
 
 WINDOWS = importlib.import_module("alternet.layers.windows")
 SIZES = [(8, 8, 4), (10, 7, 4), (3, 2, 4), (2, 9, 4), (5, 5, 1), (1, 1, 3)]  # height, width, window
 
 
-def dense(query: Tensor, key: Tensor, value: Tensor, table: Tensor, *, num_heads: int) -> Tensor:
-    """The same function of the same tensors, from its definition."""
-    height, width = query.shape[-2:]
-    side = (len(table) + 1) // 2
+def dense(x: Tensor, weight: dict[str, Tensor], *, num_heads: int) -> Tensor:
+    """The layer from its definition: x [B, dim, H, W], weight: its parameters by name."""
+    height, width = x.shape[-2:]
+    table = weight["pos_embedding"]
+    side, far = (len(table) + 1) // 2, len(table) // 2
     row = torch.arange(height).repeat_interleave(width)
     column = torch.arange(width).repeat(height)
     same = (row[:, None] // side == row // side) & (column[:, None] // side == column // side)
-    far = side - 1
     down, right = (row - row[:, None]).clamp(-far, far), (column - column[:, None]).clamp(-far, far)
     bias = table[down + far, right + far].masked_fill(~same, -torch.inf)
 
-    query, key, value = (x.flatten(2).unflatten(1, (num_heads, -1)) for x in (query, key, value))  # [B, heads, D, HW]
+    pixels = x.flatten(2)  # [B, dim, HW]
+    query = torch.einsum("oi,bip->bop", weight["attn.to_q.weight"][:, :, 0, 0], pixels)
+    key, value = torch.einsum("oi,bip->bop", weight["attn.to_kv.weight"][:, :, 0, 0], pixels).chunk(2, 1)
+    query, key, value = (t.unflatten(1, (num_heads, -1)) for t in (query, key, value))  # [B, heads, D, HW]
     scores = torch.einsum("bhdi,bhdj->bhij", query, key) * query.shape[2] ** -0.5 + bias
-    return torch.einsum("bhij,bhdj->bhdi", scores.softmax(-1), value).flatten(1, 2).unflatten(-1, (height, width))
+    inner = torch.einsum("bhij,bhdj->bhdi", scores.softmax(-1), value).flatten(1, 2)
+    out = torch.einsum("oi,bip->bop", weight["attn.to_out.0.weight"][:, :, 0, 0], inner)
+    return (out + weight["attn.to_out.0.bias"][:, None]).unflatten(-1, (height, width))
 
 
-def make(size: tuple[int, int, int], *, batch: int = 2, heads: int = 2, dim: int = 3) -> list[Tensor]:
+def make(size: tuple[int, int, int], *, batch: int = 2, heads: int = 2, head_dim: int = 3) -> tuple:
+    """A layer 4 -> 5 channels with a large table, an input, and the layer's parameters; float64."""
     height, width, side = size
-    generator = torch.Generator().manual_seed(height * 100 + width * 10 + side)
-    shapes = [(batch, heads * dim, height, width)] * 3 + [(2 * side - 1, 2 * side - 1)]
-    return [torch.randn(shape, generator=generator, dtype=torch.float64, requires_grad=True) for shape in shapes]
+    with torch.random.fork_rng():
+        torch.manual_seed(height * 100 + width * 10 + side)
+        layer = WindowAttention2d(4, 5, num_heads=heads, head_dim=head_dim, window_size=side).double()
+        torch.nn.init.normal_(layer.pos_embedding)
+        x = torch.randn(batch, 4, height, width, dtype=torch.float64, requires_grad=True)
+    return layer, x, dict(layer.named_parameters())
 
 
 @settings(max_examples=40, deadline=None)
@@ -46,36 +55,42 @@ def make(size: tuple[int, int, int], *, batch: int = 2, heads: int = 2, dim: int
     size=st.tuples(st.integers(1, 11), st.integers(1, 11), st.integers(1, 5)),
     batch=st.integers(0, 2),
     heads=st.integers(1, 3),
-    dim=st.integers(1, 4),
+    head_dim=st.integers(1, 4),
 )
-def test_any_size(size, batch, heads, dim):
-    x = make(size, batch=batch, heads=heads, dim=dim)
-    ours, expected = window_attention(*x, num_heads=heads), dense(*x, num_heads=heads)
+def test_any_size(size, batch, heads, head_dim):
+    layer, x, weight = make(size, batch=batch, heads=heads, head_dim=head_dim)
+    ours, expected = layer(x), dense(x, weight, num_heads=heads)
     torch.testing.assert_close(ours, expected, rtol=1e-12, atol=1e-12)
     cotangent = torch.cos(torch.arange(expected.numel(), dtype=torch.float64)).reshape(expected.shape)
+    inputs = (x, *weight.values())
     for got, want in zip(
-        torch.autograd.grad(ours, x, cotangent), torch.autograd.grad(expected, x, cotangent), strict=True
+        torch.autograd.grad(ours, inputs, cotangent), torch.autograd.grad(expected, inputs, cotangent), strict=True
     ):
         torch.testing.assert_close(got, want, rtol=1e-11, atol=1e-12)
 
 
 @pytest.mark.parametrize("size", SIZES)
 def test_forward_over_reverse(size):
-    x = tuple(t.detach() for t in make(size))
-    tangents = tuple(torch.sin(3 * t) for t in x)
+    layer, x, weight = make(size)
+    primal = (x.detach(), {name: parameter.detach() for name, parameter in weight.items()})
+    tangent = (torch.sin(3 * primal[0]), {name: torch.sin(3 * value) for name, value in primal[1].items()})
 
     def hessian_product(function):
-        loss = grad(lambda *x: function(*x, num_heads=2).pow(3).sum(), argnums=(0, 1, 2, 3))
-        return jvp(loss, x, tangents)[1]
+        return jvp(grad(lambda x, weight: function(x, weight).pow(3).sum(), argnums=(0, 1)), primal, tangent)[1]
 
-    for got, want in zip(hessian_product(window_attention), hessian_product(dense), strict=True):
-        torch.testing.assert_close(got, want, rtol=1e-10, atol=1e-11)
+    got_x, got = hessian_product(lambda x, weight: functional_call(layer, weight, (x,)))
+    want_x, want = hessian_product(lambda x, weight: dense(x, weight, num_heads=2))
+    torch.testing.assert_close(got_x, want_x, rtol=1e-10, atol=1e-11)
+    torch.testing.assert_close(got, want, rtol=1e-10, atol=1e-11)
 
 
 def test_gradgradcheck():
-    assert torch.autograd.gradgradcheck(
-        lambda *x: window_attention(*x, num_heads=1), make((3, 5, 2), batch=1, heads=1, dim=2)
-    )
+    layer, x, weight = make((3, 5, 2), batch=1, heads=1, head_dim=2)
+
+    def function(x, *values):
+        return functional_call(layer, dict(zip(weight, values, strict=True)), (x,))
+
+    assert torch.autograd.gradgradcheck(function, (x, *weight.values()))
 
 
 def test_relative_position_bias():
@@ -89,47 +104,38 @@ def test_relative_position_bias():
     assert small.shape == (6, 6)
 
 
-def test_bias_never_grows_with_the_batch(monkeypatch):
+def test_what_attention_is_given(monkeypatch):
+    """One bias for all windows, and one per window where some are padded; queries, keys and values without a copy."""
     seen = []
     monkeypatch.setattr(WINDOWS, "attention", lambda *x: seen.append(x) or attention(*x))
     for size in ((8, 8, 4), (9, 8, 4), (3, 3, 4)):
-        window_attention(*make(size, batch=5), num_heads=2)
-    assert [tuple(bias.shape) for *_, bias in seen] == [(1, 1, 16, 16), (6, 1, 16, 16), (1, 1, 9, 9)]
-    assert [tuple(query.shape) for query, *_ in seen] == [(4, 10, 16, 3), (6, 10, 16, 3), (1, 10, 9, 3)]
+        layer, x, _ = make(size, batch=5)
+        layer(x)
+    assert [tuple(query.shape) for query, *_ in seen] == [(4, 5, 2, 16, 3), (6, 5, 2, 16, 3), (1, 5, 2, 9, 3)]
+    assert [tuple(bias.shape) for *_, bias in seen] == [(1, 1, 1, 16, 16), (6, 1, 1, 16, 16), (1, 1, 1, 9, 9)]
+    assert all(query._is_view() and key._is_view() and value._is_view() for query, key, value, _ in seen)
 
 
 @pytest.mark.parametrize("backend", ["reference", "cpu"])
 def test_float32_backends(backend):
     if available_backends()[backend] is not None:
         pytest.skip(f"{backend}: {available_backends()[backend]}")
-    x = make((10, 7, 4), dim=16)
-    low = [t.detach().float().requires_grad_() for t in x]
+    layer, x, weight = make((10, 7, 4), head_dim=16)
+    expected = dense(x, weight, num_heads=2)
+    expected_gradient = torch.autograd.grad(expected.square().sum(), (x, *weight.values()))
+    low = x.detach().float().requires_grad_()
     with use_backend(backend):
-        out = window_attention(*low, num_heads=2)
-    expected = dense(*x, num_heads=2)
+        out = layer.float()(low)
     torch.testing.assert_close(out.double(), expected, rtol=1e-5, atol=1e-5)
-    pairs = zip(
-        torch.autograd.grad(out.sum() + out.square().sum(), low),
-        torch.autograd.grad(expected.sum() + expected.square().sum(), x),
-        strict=True,
-    )
-    for got, want in pairs:
+    gradient = torch.autograd.grad(out.square().sum(), (low, *layer.parameters()))
+    for got, want in zip(gradient, expected_gradient, strict=True):
         torch.testing.assert_close(got.double(), want, rtol=1e-4, atol=1e-4)
 
 
-def test_module():
-    torch.manual_seed(0)
-    layer = WindowAttention2d(6, 10, num_heads=2, head_dim=4, window_size=3).double()
-    x = torch.randn(2, 6, 7, 5, dtype=torch.float64)
-    weight = layer.state_dict()
-    query = torch.einsum("oi,bihw->bohw", weight["attn.to_q.weight"][:, :, 0, 0], x)
-    key, value = torch.einsum("oi,bihw->bohw", weight["attn.to_kv.weight"][:, :, 0, 0], x).chunk(2, 1)
-    inner = dense(query, key, value, layer.pos_embedding, num_heads=2)
-    out = torch.einsum("oi,bihw->bohw", weight["attn.to_out.0.weight"][:, :, 0, 0], inner)
-    expected = out + weight["attn.to_out.0.bias"][:, None, None]
-    torch.testing.assert_close(layer(x), expected, rtol=1e-12, atol=1e-12)
-    torch.testing.assert_close(layer(x.to(memory_format=torch.channels_last)), expected, rtol=1e-12, atol=1e-12)
-    assert layer(x[:0]).shape == (0, 10, 7, 5)
+def test_channels_last():
+    layer, x, weight = make((7, 5, 3))
+    out = layer(x.to(memory_format=torch.channels_last))
+    torch.testing.assert_close(out, dense(x, weight, num_heads=2), rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("shape", [(2, 6, 7), (2, 5, 8, 8), (2, 6, 0, 8), (1, 2, 6, 8, 8)])
