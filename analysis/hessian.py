@@ -169,7 +169,7 @@ class _ForwardOverReverse:
         return vmap(self.product)(directions)
 
 
-ENGINES = {"graph": _KeptGraph, "jvp": _ForwardOverReverse}
+ENGINES: dict[str, type[_KeptGraph] | type[_ForwardOverReverse]] = {"graph": _KeptGraph, "jvp": _ForwardOverReverse}
 
 
 def _objective(
@@ -217,8 +217,9 @@ def _make_attention_differentiable(model: nn.Module) -> None:
 @contextmanager
 def _plain_arithmetic(device: torch.device) -> Iterator[None]:
     """No autocast, no inference mode and no reduced float32 inside: cuDNN's TF32, on by default, costs 1e-3."""
-    cudnn, onednn = torch.backends.cudnn, torch.backends.mkldnn
-    switches = (torch.backends.cuda.matmul, cudnn.conv, cudnn.rnn, onednn.matmul, onednn.conv)
+    backends: Any = torch.backends
+    cudnn, onednn = backends.cudnn, backends.mkldnn
+    switches = (backends.cuda.matmul, cudnn.conv, cudnn.rnn, onednn.matmul, onednn.conv)
     before = [switch.fp32_precision for switch in switches]
     try:
         for switch in switches:

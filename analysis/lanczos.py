@@ -64,8 +64,9 @@ def top_eigenvalues(
 
     A Krylov space holds one vector of every eigenspace. Where it ends (β vanishes: few distinct eigenvalues), the
     search goes on from a new random vector orthogonal to all it has found, until that finds nothing larger than the
-    ``k`` values at hand; so repeated eigenvalues of such operators are counted with their multiplicity. Exact copies
-    within a spectrum of many distinct eigenvalues are seen once.
+    ``k`` values at hand; so repeated eigenvalues of such operators are counted with their multiplicity. In a spectrum
+    of many distinct eigenvalues, those closer together than ``tol`` times the largest may be seen as one: a smaller
+    ``tol`` tells them apart, exact copies it does not.
 
     Args:
         op: symmetric, float32 or float64, [n, n].

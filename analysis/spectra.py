@@ -30,7 +30,7 @@ from alternet.analysis.progress import progress_bar
 KIND = "alternet hessian spectra"
 LEVEL = 0.95  # of all intervals
 RESAMPLES = 2000
-COLUMNS = {"values": float, "residuals": float, "converged": bool, "products": int, "sizes": int}
+COLUMNS: dict[str, type] = {"values": float, "residuals": float, "converged": bool, "products": int, "sizes": int}
 
 
 @dataclass(frozen=True)
@@ -122,8 +122,7 @@ class SpectraResult:
         """Read what ``save`` wrote. Raises FileNotFoundError, or ValueError for any other file."""
         content = load_json(path, KIND)
         with complete(path, KIND):
-            columns = {name: np.array(content[name], dtype) for name, dtype in COLUMNS.items()}
-            return cls(**columns, network=content["network"], config=content["config"])
+            return cls(**_arrays(content.__getitem__), network=content["network"], config=content["config"])
 
 
 def hessian_spectra(
@@ -165,8 +164,8 @@ def hessian_spectra(
     config = _config(model, loss, len(batches), k=k, tol=tol, seed=seed, weight_decay=weight_decay)
     journal = Journal(out, KIND, config, COLUMNS)
     rows = journal.rows
-    bar = progress_bar(f"Hessian of {network}", len(batches), done=len(rows)) if progress else nullcontext()
-    with bar:
+    bar = progress_bar(f"Hessian of {network}", len(batches), done=len(rows)) if progress else None
+    with nullcontext() if bar is None else bar:
         for index, (images, targets) in enumerate(batches):
             data = _checksum([images, targets])
             if index < len(rows):
@@ -179,13 +178,17 @@ def hessian_spectra(
             except FloatingPointError as error:
                 raise FloatingPointError(f"batch {index}: {error} (diverged weights, bad images?)") from error
             journal.append({"data": data, "sizes": len(images), **row})
-            if progress:
+            if bar is not None:
                 bar.update()
-    columns = {name: np.array([row[name] for row in rows], dtype) for name, dtype in COLUMNS.items()}
+    columns = _arrays(lambda name: [row[name] for row in rows])
     result = SpectraResult(**columns, network=network, config=config)
     if out is not None:
         result.save(Path(out).with_suffix(".json"))
     return result
+
+
+def _arrays(column: Callable[[str], Any]) -> dict[str, np.ndarray]:
+    return {name: np.array(column(name), dtype) for name, dtype in COLUMNS.items()}
 
 
 def _solve(op: HessianOperator, k: int, tol: float, seed: int) -> dict[str, Any]:
@@ -220,7 +223,7 @@ def _checksum(tensors: Iterable[Tensor]) -> str:
     digest = hashlib.blake2b(digest_size=16)
     for tensor in tensors:
         digest.update(f"{tensor.dtype}{list(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

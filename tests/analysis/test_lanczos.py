@@ -1,0 +1,204 @@
+"""The Lanczos relation and the eigenvalues it finds, on matrices with prescribed spectra."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from alternet.analysis.lanczos import LanczosProcess, top_eigenvalues
+
+BULK = torch.linspace(-0.5, 0.5, 190, dtype=torch.float64)
+EPS = {torch.float32: 1e-6, torch.float64: 1e-13}  # a dense product's rounding, and that of some tens of steps
+DTYPES = sorted(EPS, key=str)
+
+
+def spectrum(*head, bulk=BULK):
+    return torch.cat([torch.tensor(head, dtype=torch.float64), bulk.double()])
+
+
+SPECTRA = {
+    "positive": spectrum(300.0, 120, 80, 75, 60, 20),
+    "negative-dominated": spectrum(-31.0, -29, -27, 20, 18, 5),
+    "indefinite": spectrum(36.0, -34.5, 33, -31, 30, 12),
+    "clustered": spectrum(10.0, 9.99, 9.98, 9.97, 9.96, 5),
+    "without-gaps": torch.linspace(-5, 5.1, 150, dtype=torch.float64),
+    "geometric": 10.0 ** -torch.arange(0, 8, 0.05, dtype=torch.float64),
+    "rank-one": spectrum(7.0, bulk=torch.zeros(99)),
+    "rank-three": spectrum(7.0, -2, 1e-3, bulk=torch.zeros(97)),
+    "zero": torch.zeros(50),
+    "identity": torch.ones(40),
+    "five-fold": spectrum(*[3.0] * 5, bulk=torch.ones(95)),
+    "seven-fold": spectrum(*[3.0] * 7, bulk=torch.ones(93)),
+    "plus-and-minus-fold": spectrum(-4.0, -4, 4, 2, 2, 2, bulk=torch.full((64,), -1.0)),
+    "tiny": torch.tensor([1.0, -2, 3, 0, 0.5]),
+}
+
+
+def matrix(values, dtype=torch.float64, seed=0):
+    """A symmetric matrix with these eigenvalues and random eigenvectors."""
+    n = len(values)
+    draw = torch.randn(n, n, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    vectors = torch.linalg.qr(draw).Q
+    product = vectors * values.double() @ vectors.t()
+    return ((product + product.t()) / 2).to(dtype)
+
+
+def by_magnitude(values):
+    return values[values.abs().argsort(descending=True, stable=True)]
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("name", SPECTRA)
+def test_the_lanczos_relation(name, dtype):
+    """H Q = Q T + r eᵀ with orthonormal Q, tridiagonal T and r orthogonal to Q, also behind the end of a chain."""
+    h = matrix(SPECTRA[name], dtype)
+    scale = max(SPECTRA[name].abs().max().item(), 1e-30)
+    process = LanczosProcess(h, seed=1)
+    steps = min(len(h), 24)
+    for _ in range(steps):
+        process.step()
+    q, t = process.basis.vectors().double(), process.tridiagonal()
+    rest = h.double() @ q - q @ t
+    torch.testing.assert_close(q.t() @ q, torch.eye(steps, dtype=torch.float64), rtol=0, atol=EPS[dtype])
+    assert torch.equal(t, t.triu(-1).tril(1))
+    breakdown = 100 * torch.finfo(dtype).eps  # what the end of a chain may leave out
+    assert rest[:, :-1].norm() <= (EPS[dtype] + breakdown) * scale
+    assert (rest[:, -1] - process.residual.double()).norm() <= EPS[dtype] * scale
+    assert process.products == steps
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("name", SPECTRA)
+def test_the_largest_eigenvalues_with_their_multiplicities(name, dtype):
+    h = matrix(SPECTRA[name], dtype)
+    exact = by_magnitude(torch.linalg.eigvalsh(h.double()))
+    scale = exact[0].abs().item()
+    found = top_eigenvalues(h, 5, tol=1e-4, vectors=True)
+    assert found.converged.all()
+    assert found.values.dtype == found.residuals.dtype == torch.float64
+    # by magnitude: rounding decides which of +4 and -4 comes first
+    torch.testing.assert_close(found.values.abs(), exact[:5].abs(), rtol=0, atol=2e-6 * scale + 1e-30)
+    vectors = found.vectors.double()
+    torch.testing.assert_close(vectors.t() @ vectors, torch.eye(5, dtype=torch.float64), rtol=0, atol=2 * EPS[dtype])
+    residuals = (h.double() @ vectors - vectors * found.values).norm(dim=0)
+    assert (residuals <= found.residuals + 5 * EPS[dtype] * scale).all()
+    assert (residuals <= 1.01e-4 * scale + EPS[dtype]).all()
+
+
+def test_the_bound_is_the_residual_and_not_more():
+    h = matrix(SPECTRA["without-gaps"])
+    found = top_eigenvalues(h, 5, tol=1e-3, vectors=True)
+    residuals = (h @ found.vectors - found.vectors * found.values).norm(dim=0)
+    torch.testing.assert_close(residuals, found.residuals, rtol=1e-6, atol=1e-9)
+
+
+def test_an_unsymmetric_operator_shows_in_the_residuals():
+    h = matrix(SPECTRA["positive"])
+    crooked = h + 3 * torch.randn(h.shape, dtype=h.dtype, generator=torch.Generator().manual_seed(3))
+    found = top_eigenvalues(crooked, 5, max_steps=60)
+    assert not found.converged.any()
+    assert found.residuals.min() > 1
+
+
+def test_eigenvalues_closer_than_the_tolerance_need_a_smaller_one():
+    """Residuals of 1e-2 cannot tell 10 from 9.9999, those of 1e-7 can."""
+    values = spectrum(10.0, 9.9999, 7, 5, 3)
+    h = matrix(values)
+    found = top_eigenvalues(h, 3, tol=1e-8)
+    torch.testing.assert_close(found.values, values[:3], rtol=1e-9, atol=0)
+    assert top_eigenvalues(h, 3, tol=1e-3).products < found.products
+
+
+def test_it_stops_when_the_tolerance_is_met_and_not_before():
+    h = matrix(SPECTRA["indefinite"])
+    found = top_eigenvalues(h, 5, tol=1e-3)
+    assert found.residuals.max() <= 1e-3 * found.values[0].abs()
+    shorter = top_eigenvalues(h, 5, tol=1e-3, max_steps=found.products - 1)
+    assert shorter.products == found.products - 1
+    assert not shorter.converged.all()
+    assert torch.equal(shorter.converged, shorter.residuals <= 1e-3 * shorter.values[0].abs())
+
+
+def test_the_seed_decides():
+    h = matrix(SPECTRA["without-gaps"], torch.float32)
+    first, again, other = (top_eigenvalues(h, 5, seed=seed) for seed in (3, 3, 4))
+    assert torch.equal(first.values, again.values)
+    assert torch.equal(first.residuals, again.residuals)
+    assert not torch.equal(first.values, other.values)
+    torch.testing.assert_close(first.values, other.values, rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize("k", [1, 4, 5])
+def test_k_up_to_the_whole_spectrum(k):
+    h = matrix(SPECTRA["tiny"])
+    exact = by_magnitude(SPECTRA["tiny"].double())[:k]
+    torch.testing.assert_close(top_eigenvalues(h, k, tol=1e-8).values, exact, rtol=0, atol=1e-12)
+
+
+def test_concentrated_float32_vectors_of_a_million_entries():
+    """Eigenvectors on 50 neighbouring entries, where float32 norms and dots of PyTorch go wrong."""
+    n, width = 1_000_000, 50
+    vectors = torch.zeros(n, 3, dtype=torch.float64)
+    vectors[1000 : 1000 + width] = torch.linalg.qr(torch.randn(width, 3, dtype=torch.float64)).Q
+    values = torch.tensor([40.0, -30, 20], dtype=torch.float64)
+
+    class LowRank:
+        shape, dtype, device = (n, n), torch.float32, torch.device("cpu")
+
+        def __matmul__(self, vector):
+            inner = vectors.t() @ vector.double()
+            return (vectors @ (values * inner) + 1e-3 * vector.double()).float()
+
+    found = top_eigenvalues(LowRank(), 3, tol=1e-5)
+    torch.testing.assert_close(found.values, values + 1e-3, rtol=1e-6, atol=0)
+
+
+def test_an_operator_may_hand_out_its_own_memory():
+    class Identity:
+        shape, dtype, device = (30, 30), torch.float64, torch.device("cpu")
+
+        def __matmul__(self, vector):
+            return vector
+
+    torch.testing.assert_close(top_eigenvalues(Identity(), 2).values, torch.ones(2, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_product_that_is_not_finite_is_named(bad):
+    class Breaks:
+        shape, dtype, device = (30, 30), torch.float64, torch.device("cpu")
+        calls = 0
+
+        def __matmul__(self, vector):
+            self.calls += 1
+            image = torch.linspace(1, 2, 30, dtype=torch.float64) * vector
+            image[7] = bad if self.calls == 4 else image[7]
+            return image
+
+    with pytest.raises(FloatingPointError, match="product 4 "):
+        top_eigenvalues(Breaks(), 5)
+
+
+@pytest.mark.parametrize(
+    ("op", "arguments", "error", "message"),
+    [
+        (torch.eye(4), {"k": 5}, ValueError, "k: expected 1 to 4"),
+        (torch.eye(4), {"k": 0}, ValueError, "k: expected 1 to 4"),
+        (torch.zeros(0, 0), {"k": 1}, ValueError, "k: expected 1 to 0"),
+        (torch.ones(4, 3), {}, ValueError, "op: expected a square operator"),
+        (torch.eye(9).half(), {}, TypeError, "op: expected float32 or float64"),
+        (torch.eye(9), {"tol": 0.0}, ValueError, "tol"),
+        (torch.eye(9), {"tol": float("nan")}, ValueError, "tol"),
+        (torch.eye(9), {"max_steps": 4}, ValueError, "max_steps: expected at least k = 5"),
+    ],
+)
+def test_bad_arguments(op, arguments, error, message):
+    with pytest.raises(error, match=message):
+        top_eigenvalues(op, **arguments)
+
+
+def test_results_do_not_change():
+    found = top_eigenvalues(torch.eye(9), 2)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        found.products = 3
+    assert found.vectors is None
