@@ -6,21 +6,20 @@ two summaries: the negative eigenvalue proportion (NEP) and the average positive
 
 from __future__ import annotations
 
-import hashlib
 import math
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from alternet.analysis.checksum import checksum
 from alternet.analysis.files import complete, load_json, save_json
 from alternet.analysis.hessian import HessianOperator
 from alternet.analysis.journal import START_AGAIN, Journal
@@ -167,7 +166,7 @@ def hessian_spectra(
     bar = progress_bar(f"Hessian of {network}", len(batches), done=len(rows)) if progress else None
     with nullcontext() if bar is None else bar:
         for index, (images, targets) in enumerate(batches):
-            data = _checksum([images, targets])
+            data = checksum([images, targets])
             if index < len(rows):
                 if rows[index]["data"] != data:
                     raise ValueError(f"out: {out} holds other images or targets as batch {index}; {START_AGAIN}")
@@ -213,18 +212,9 @@ def _config(
         "loss": getattr(loss, "__name__", repr(loss)),
         "dtype": str(trained[0].dtype).removeprefix("torch.") if trained else None,
         "parameters": sum(parameter.numel() for parameter in trained),
-        "weights": _checksum([*model.parameters(), *model.buffers()]),
+        "weights": checksum([*model.parameters(), *model.buffers()]),
         "batches": batches,
     }
-
-
-def _checksum(tensors: Iterable[Tensor]) -> str:
-    """Of the tensors' shapes, dtypes and bits."""
-    digest = hashlib.blake2b(digest_size=16)
-    for tensor in tensors:
-        digest.update(f"{tensor.dtype}{list(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
 
 
 def _checked(values: np.ndarray) -> np.ndarray:
