@@ -6,8 +6,6 @@ Windows do not overlap and do not shift; one relative-position table is shared b
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 import torch.nn.functional as F
 from timm.models import register_notrace_module
@@ -55,22 +53,25 @@ class WindowAttention2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         checks.feature_maps("x", x, self.dim)
-        size = x.shape[2:]
+        height, width = x.shape[2:]
         # A map smaller than the window is one window of its own size: the same answer without the padding.
-        window = [min(self.window_size, length) for length in size]
-        grid = [-(-length // step) for length, step in zip(size, window, strict=True)]
+        window = (min(height, self.window_size), min(width, self.window_size))
+        down, right = -height % window[0], -width % window[1]
+        bias = relative_position_bias(self.pos_embedding, window)
+        if down or right:
+            x = F.pad(x, (0, right, 0, down))
+            bias = bias.where(_inside(height, width, down, right, window, x.device), -torch.inf)
 
-        tokens = _partition(x, grid, window)
+        tokens = _partition(x, window)
         query = self._split_heads(self.attn["to_q"](tokens))
-        key, value = (self._split_heads(x) for x in self.attn["to_kv"](tokens).chunk(2, dim=-1))
-        bias = _mask_padding(relative_position_bias(self.pos_embedding, window), size, grid, window)
-        out = attention(query, key, value, bias)  # [windows, B, heads, n, head_dim]
-        out = self.attn["to_out"](out.transpose(2, 3).flatten(3))
-        return _merge(out, size, grid, window)
+        key, value = (self._split_heads(half) for half in self.attn["to_kv"](tokens).chunk(2, dim=-1))
+        out = attention(query, key, value, bias)  # [rows, columns, B, heads, n, head_dim]
+        out = self.attn["to_out"](out.transpose(-3, -2).flatten(-2))
+        return _merge(out, window)[:, :, :height, :width]
 
     def _split_heads(self, tokens: Tensor) -> Tensor:
-        """[windows, B, n, heads·head_dim] -> [windows, B, heads, n, head_dim], a view."""
-        return tokens.unflatten(-1, (self.num_heads, self.head_dim)).transpose(2, 3)
+        """[..., n, heads·head_dim] -> [..., heads, n, head_dim], a view."""
+        return tokens.unflatten(-1, (self.num_heads, self.head_dim)).transpose(-3, -2)
 
     def extra_repr(self) -> str:
         return f"num_heads={self.num_heads}, head_dim={self.head_dim}, window_size={self.window_size}"
@@ -87,7 +88,7 @@ class _TokenConv2d(nn.Conv2d):
         return F.linear(tokens, self.weight.flatten(1), self.bias)
 
 
-def relative_position_bias(table: Tensor, window: Sequence[int]) -> Tensor:
+def relative_position_bias(table: Tensor, window: tuple[int, int]) -> Tensor:
     """The bias of every pair of positions of a window, from a table of relative positions.
 
     table: [2w-1, 2w-1]; window: height and width, at most w each. Returns [n, n] with n = height·width and
@@ -101,43 +102,27 @@ def relative_position_bias(table: Tensor, window: Sequence[int]) -> Tensor:
     return table.reshape(window[0] * window[1], -1)  # [query row, query column, key row, key column]
 
 
-def _mask_padding(bias: Tensor, size: Sequence[int], grid: Sequence[int], window: Sequence[int]) -> Tensor:
-    """bias [n, n] -> [windows or 1, 1, 1, n, n], with -inf where the key is padding.
+def _inside(height: int, width: int, down: int, right: int, window: tuple[int, int], device: torch.device) -> Tensor:
+    """Which keys of the padded windows are pixels of the map: boolean [rows, columns, 1, 1, 1, n].
 
-    Every window holds at least one pixel of the map, so no row is masked out entirely. Without padding, the usual
-    case, all windows and images share one bias. With it the attention copies the bias for every image: n² entries a
-    window, beside n·heads·head_dim of its queries (16 or 49 against 192 and more), and less than any layout in which
-    images share the masks would cost in copies of queries, keys and values.
+    Every window holds at least one pixel, so no row of scores is masked out entirely. The attention copies the masked
+    bias for every image: n² entries a window, beside n·heads·head_dim of its queries (n is 16 or 49, heads·head_dim
+    192 and more), and less than a layout in which images share it would cost in copies of queries, keys and values.
+    Without padding, the usual case, all windows and images share one bias.
     """
-    if _is_whole(size, grid, window):
-        return bias[None, None, None]
-    rows, columns = (
-        (torch.arange(count * step, device=bias.device) < length).view(count, step)
-        for count, step, length in zip(grid, window, size, strict=True)
-    )
+    rows = (torch.arange(height + down, device=device) < height).unflatten(0, (-1, window[0]))
+    columns = (torch.arange(width + right, device=device) < width).unflatten(0, (-1, window[1]))
     inside = rows[:, None, :, None] & columns[None, :, None, :]  # [rows, columns, h, w]
-    return bias.where(inside.reshape(grid[0] * grid[1], 1, 1, 1, -1), -torch.inf)
+    return inside.flatten(2)[:, :, None, None, None]
 
 
-def _partition(x: Tensor, grid: Sequence[int], window: Sequence[int]) -> Tensor:
-    """x: [B, dim, H, W] -> tokens [windows, B, n, dim], padded with zeros to whole windows."""
-    batch, dim, *size = x.shape
-    if not _is_whole(size, grid, window):
-        x = F.pad(x, (0, grid[1] * window[1] - size[1], 0, grid[0] * window[0] - size[0]))
-    x = x.reshape(batch, dim, grid[0], window[0], grid[1], window[1])
-    x = x.permute(2, 4, 0, 3, 5, 1)  # [rows, columns, B, h, w, dim]
-    return x.reshape(grid[0] * grid[1], batch, window[0] * window[1], dim)
+def _partition(x: Tensor, window: tuple[int, int]) -> Tensor:
+    """x: [B, dim, rows·h, columns·w] -> tokens [rows, columns, B, n, dim]."""
+    x = x.unflatten(3, (-1, window[1])).unflatten(2, (-1, window[0]))  # [B, dim, rows, h, columns, w]
+    return x.permute(2, 4, 0, 3, 5, 1).flatten(3, 4)
 
 
-def _merge(tokens: Tensor, size: Sequence[int], grid: Sequence[int], window: Sequence[int]) -> Tensor:
-    """The inverse of ``_partition``: [windows, B, n, dim] -> [B, dim, H, W], the padding cut off."""
-    _, batch, _, dim = tokens.shape
-    x = tokens.reshape(*grid, batch, *window, dim)
-    x = x.permute(2, 5, 0, 3, 1, 4)  # [B, dim, rows, h, columns, w]
-    x = x.reshape(batch, dim, grid[0] * window[0], grid[1] * window[1])
-    return x[:, :, : size[0], : size[1]]
-
-
-def _is_whole(size: Sequence[int], grid: Sequence[int], window: Sequence[int]) -> bool:
-    """Whether windows cover the map exactly."""
-    return all(length == count * step for length, count, step in zip(size, grid, window, strict=True))
+def _merge(tokens: Tensor, window: tuple[int, int]) -> Tensor:
+    """The inverse of ``_partition``."""
+    x = tokens.unflatten(3, window).permute(2, 5, 0, 3, 1, 4)  # [B, dim, rows, h, columns, w]
+    return x.flatten(4, 5).flatten(2, 3)

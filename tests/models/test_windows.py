@@ -95,11 +95,11 @@ def test_gradgradcheck():
 
 def test_relative_position_bias():
     table = torch.arange(49.0).reshape(7, 7)  # windows of 4 x 4
-    bias = relative_position_bias(table, [4, 4])
+    bias = relative_position_bias(table, (4, 4))
     for i in range(16):
         for j in range(16):
             assert bias[i, j] == table[j // 4 - i // 4 + 3, j % 4 - i % 4 + 3]
-    small = relative_position_bias(table, [2, 3])
+    small = relative_position_bias(table, (2, 3))
     assert small[4, 2] == table[0 - 1 + 3, 2 - 1 + 3]  # from (1, 1) to (0, 2)
     assert small.shape == (6, 6)
 
@@ -111,8 +111,10 @@ def test_what_attention_is_given(monkeypatch):
     for size in ((8, 8, 4), (9, 8, 4), (3, 3, 4)):
         layer, x, _ = make(size, batch=5)
         layer(x)
-    assert [tuple(query.shape) for query, *_ in seen] == [(4, 5, 2, 16, 3), (6, 5, 2, 16, 3), (1, 5, 2, 9, 3)]
-    assert [tuple(bias.shape) for *_, bias in seen] == [(1, 1, 1, 16, 16), (6, 1, 1, 16, 16), (1, 1, 1, 9, 9)]
+    grids = [(2, 2), (3, 2), (1, 1)]
+    pixels = [16, 16, 9]
+    assert [query.shape for query, *_ in seen] == [(*g, 5, 2, n, 3) for g, n in zip(grids, pixels, strict=True)]
+    assert [tuple(bias.shape) for *_, bias in seen] == [(16, 16), (3, 2, 1, 1, 16, 16), (9, 9)]
     assert all(query._is_view() and key._is_view() and value._is_view() for query, key, value, _ in seen)
 
 
