@@ -1,7 +1,7 @@
 """Multi-head self-attention within windows of a feature map: AlterNet's MSA.
 
 Windows do not overlap and do not shift; one relative-position table is shared by all heads (Park & Kim,
-"How Do Vision Transformers Work?", ICLR 2022, section 4 and the authors' code).
+"How Do Vision Transformers Work?", ICLR 2022, figure 8, and the authors' code).
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def relative_position_bias(table: Tensor, window: tuple[int, int]) -> Tensor:
     for axis, length in enumerate(window):
         offsets = table.narrow(axis, (table.shape[axis] + 1) // 2 - length, 2 * length - 1)
         # unfold: row s of the new pair of axes is offsets[s : s + length]. The query at i sees the keys j at the
-        # offsets j - i, that is at s = length - 1 - i. Views only: no index buffers to keep on the right device.
+        # offsets j - i, that is at s = length - 1 - i. (No index buffers that would have to follow the device.)
         table = offsets.unfold(axis, length, 1).flip(axis)
     return table.reshape(window[0] * window[1], -1)  # [query row, query column, key row, key column]
 
