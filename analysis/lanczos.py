@@ -110,7 +110,7 @@ class LanczosProcess:
     def __init__(self, op: LinearOperator, seed: int) -> None:
         self.basis = Basis(op.shape[0], op.dtype, op.device)
         self.products = 0
-        self.residual = torch.empty(0)  # r: [n], of norm betas[-1]
+        self.residual = self._vector = torch.empty(0)  # r: [n], and the last column of Q
         self._op = op
         self._generator = torch.Generator().manual_seed(seed)
         self._alphas: list[float] = []  # the diagonal of T
@@ -121,24 +121,38 @@ class LanczosProcess:
 
     def step(self) -> None:
         """One product: the next column of Q and T."""
-        last = len(self.basis)
         coupling = self._betas[-1] if self._betas else 0.0
+        previous = self._vector
         if coupling == 0.0:
-            self._chain = last
-            vector = self._random_unit()
+            self._chain = len(self.basis)
+            self._vector = self._random_unit()
         else:
-            vector = self.residual.div_(coupling)
-        self.basis.append(vector)
-        image = (self._op @ vector).clone()  # ours to change, also where the operator hands out its own memory
+            self._vector = self.residual.div_(coupling)
+        self.basis.append(self._vector)
+        residual = (self._op @ self._vector).clone()  # ours to change, also where the operator gave its own memory
         self.products += 1
-        quotient = dot(vector, image)
-        defects = self.basis.orthogonalize(image)
-        defects[last] -= quotient
-        defects[max(last - 1, 0)] -= coupling
-        alpha, beta, defect = torch.stack([quotient, norm(image), torch.linalg.vector_norm(defects)]).tolist()
+        quotient = dot(self._vector, residual)
+        residual.addcmul_(self._vector, quotient.to(residual.dtype), value=-1)
+        if coupling != 0.0:
+            residual.add_(previous, alpha=-coupling)
+        alpha, beta, defect = self._orthogonalize(residual, quotient)
         if not math.isfinite(alpha):
             raise FloatingPointError(f"product {self.products} of the operator has NaN or infinite entries")
-        self._extend(image, alpha, beta, defect)
+        self._extend(residual, alpha, beta, defect)
+
+    def _orthogonalize(self, residual: Tensor, quotient: Tensor) -> tuple[float, float, float]:
+        """α, the norm of what is left of the residual, and of what was in the basis beside the three terms of T.
+
+        The three terms are gone already, so that one pass over the basis finds only rounding; where it finds much
+        next to what is left, cancellation has made that inaccurate, and a second pass is due ("twice is enough",
+        Parlett 1998, section 6.9).
+        """
+        found = self.basis.orthogonalize(residual)
+        alpha, beta, defect = torch.stack([quotient, norm(residual), torch.linalg.vector_norm(found)]).tolist()
+        if defect > 0.1 * beta:
+            found += self.basis.orthogonalize(residual)
+            beta, defect = torch.stack([norm(residual), torch.linalg.vector_norm(found)]).tolist()
+        return alpha, beta, defect
 
     def _extend(self, residual: Tensor, alpha: float, beta: float, defect: float) -> None:
         scale = max(abs(alpha), beta, *map(abs, self._alphas), *self._betas)

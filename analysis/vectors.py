@@ -56,14 +56,12 @@ class Basis:
     def orthogonalize(self, vector: Tensor) -> Tensor:
         """Make vector: [n] orthogonal to the basis, in place; returns the coefficients [len(self)] taken out, float64.
 
-        Classical Gram-Schmidt, twice: once leaves an overlap that grows with cancellation, twice is enough (Giraud,
-        Langou and Rozloznik 2005).
+        One pass of classical Gram-Schmidt: what is left may overlap with the basis by rounding times the cancellation,
+        that is the norm of vector before over after.
         """
-        first = self._project(vector)
-        self._subtract(first, vector)
-        second = self._project(vector)
-        self._subtract(second, vector)
-        return first + second
+        coefficients = self._project(vector)
+        self._subtract(coefficients, vector)
+        return coefficients
 
     def combine(self, coefficients: Tensor) -> Tensor:
         """The vectors with coefficients: [len(self), k] in this basis, as columns [n, k]."""
