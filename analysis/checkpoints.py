@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from timm.models import load_state_dict
 from torch import Tensor, nn
 
@@ -26,7 +26,7 @@ def save_checkpoint(path: str | os.PathLike[str], tensors: dict[str, Tensor], st
     """Write ``tensors`` and ``state`` (JSON values) to one file, in place of what it held or not at all."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with written_whole(path) as temporary:
-        save_file(tensors, temporary, metadata={HEADER: json.dumps(state, allow_nan=False)})
+        temporary.write_bytes(save(tensors, metadata={HEADER: json.dumps(state, allow_nan=False)}))
 
 
 def load_checkpoint(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -207,5 +207,5 @@ def test_diverging_run_says_so(tmp_path):
 def test_model_that_timm_does_not_know_or_cannot_build():
     with pytest.raises(ValueError, match="timm knows no 'vit_gigantic'"):
         Network("a", "vit_gigantic").build()
-    with pytest.raises(ValueError, match="vit_tiny_patch16_224 could not be built with .*wings"):
+    with pytest.raises(ValueError, match=r"vit_tiny_patch16_224 could not be built with .*wings"):
         Network("a", "vit_tiny_patch16_224", {"wings": 2}).build()

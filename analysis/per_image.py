@@ -1,0 +1,96 @@
+"""Figures 4 and 6 image by image, and which images are classified right: what the claims are judged on."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from alternet.analysis.batches import Batches
+from alternet.analysis.checksum import checksum
+from alternet.analysis.features import Tap, observe
+from alternet.analysis.fourier import log_amplitudes
+from alternet.analysis.journal import Journal
+from alternet.analysis.variance import spatial_variance
+
+KIND = "alternet statistics per image"
+COLUMNS = ("high_frequency", "variance", "correct")
+
+
+@dataclass(frozen=True, eq=False)
+class PerImage:
+    """Statistics of single images [N] at every tap of a network.
+
+    high_frequency: [N, taps] float64, the mean over channels of the relative log amplitude at the highest frequency of
+        the exact axis (see ``fourier``); NaN for 1x1 maps.
+    variance: [N, taps] float64, the mean over channels of the spatial variance; NaN for 1x1 maps.
+    correct: [N] bool, whether the image's class got the largest logit.
+    """
+
+    network: str
+    taps: tuple[Tap, ...]
+    map_sizes: tuple[tuple[int, ...], ...]
+    high_frequency: np.ndarray
+    variance: np.ndarray
+    correct: np.ndarray
+
+
+@torch.no_grad()
+def per_image_statistics(
+    model: nn.Module,
+    batches: Batches,
+    *,
+    network: str,
+    out: str | os.PathLike[str] | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> PerImage:
+    """One forward pass per batch, in eval mode (the model stays in it).
+
+    Args:
+        model: any that ``taps`` knows.
+        batches: with targets int64 [B].
+        out: a ``.jsonl`` file that gets one line per finished batch; where it exists, the pass goes on behind it.
+        progress: called with (batches done, batches in all) at the start and after every batch.
+
+    Raises:
+        ValueError: ``out`` is broken or belongs to another network.
+    """
+    model.eval()
+    config = {"weights": checksum([*model.parameters(), *model.buffers()]), "images": len(batches.order)}
+    journal = Journal(out, KIND, config, (*COLUMNS, "map_sizes"))
+    seen: list[tuple[tuple[int, ...], Tensor, Tensor]] = []
+
+    def visit(tap: Tap, maps: Tensor) -> None:
+        amplitudes = log_amplitudes(maps)
+        high = (amplitudes[..., -1] - amplitudes[..., 0]).mean(1)  # [B]
+        if amplitudes.shape[-1] == 1:
+            high = torch.full_like(high, torch.nan)
+        seen.append((tuple(maps.shape[-2:]), high, spatial_variance(maps).mean(1)))
+
+    progress(len(journal.rows), len(batches))
+    with observe(model, visit) as places:
+        for number in range(len(journal.rows), len(batches)):
+            images, targets = batches[number]
+            seen.clear()
+            correct = model(images).argmax(1) == targets
+            sizes, high, variance = zip(*seen, strict=True)
+            row = {
+                "map_sizes": [list(size) for size in sizes],
+                "high_frequency": _json(torch.stack(high, 1)),
+                "variance": _json(torch.stack(variance, 1)),
+                "correct": correct.tolist(),
+            }
+            journal.append(row)
+            progress(number + 1, len(batches))
+    high, variance, correct = (np.concatenate([np.array(row[name], float) for row in journal.rows]) for name in COLUMNS)
+    map_sizes = tuple(tuple(size) for size in journal.rows[0]["map_sizes"])
+    return PerImage(network, tuple(places), map_sizes, high, variance, correct.astype(bool))
+
+
+def _json(values: Tensor) -> list[Sequence[float | None]]:
+    """Nested lists, with None for NaN."""
+    return [[None if value != value else value for value in row] for row in values.tolist()]

@@ -1,0 +1,194 @@
+"""The command line: every command on toys, and one line on stderr for what the user can mend."""
+
+import json
+import os
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from alternet.analysis import poster
+from alternet.analysis.cli import main
+from alternet.kernels import available_backends
+
+VIT = ("--model", "vit_tiny_patch16_224", "--model-args", "img_size=8", "patch_size=4", "embed_dim=12", "depth=2")
+
+
+@pytest.fixture(scope="module")
+def npz(tmp_path_factory) -> str:
+    rng = np.random.default_rng(0)
+    arrays = {
+        f"{split}_{what}": values
+        for split, count in (("train", 64), ("test", 24))
+        for what, values in (("x", rng.integers(0, 256, (count, 8, 8, 3), np.uint8)), ("y", np.arange(count) % 3))
+    }
+    path = tmp_path_factory.mktemp("data") / "toy.npz"
+    np.savez(path, **arrays, classes=np.array(["a", "b", "c"]))
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def trained(npz, tmp_path_factory) -> Path:
+    """What `alternet train` left."""
+    out = tmp_path_factory.mktemp("trained") / "vit"
+    arguments = ["train", *VIT, "num_heads=3", "--data", npz, "--out", str(out), "--epochs", "2", "--batch-size", "16"]
+    assert main(arguments) == 0
+    return out
+
+
+def error_of(arguments: list[str], capsys) -> str:
+    """The one line on stderr of a command that the user got wrong."""
+    capsys.readouterr()
+    assert main(arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    lines = captured.err.strip().splitlines()
+    assert len(lines) == 1, captured.err
+    assert lines[0].startswith("alternet: ")
+    return lines[0]
+
+
+def test_train(trained):
+    history = json.loads((trained / "history.json").read_text())
+    assert [row["epoch"] for row in history["rows"]] == [1, 2]
+    assert history["recipe"]["batch_size"] == 16
+    assert history["recipe"]["learning_rate"] == 2e-3  # the short recipe's
+    assert history["network"]["arguments"] == {
+        "num_classes": 3, "img_size": 8, "patch_size": 4, "embed_dim": 12, "depth": 2, "num_heads": 3
+    }  # fmt: skip
+
+
+def test_spectra_of_a_checkpoint_that_says_what_it_is(trained, npz, tmp_path, capsys):
+    arguments = ["spectra", "--checkpoint", str(trained / "model.safetensors"), "--data", npz, "--out", str(tmp_path)]
+    assert main([*arguments, "--fraction", "0.25", "--hessian-batch-size", "8", "-k", "2"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    stored = json.loads((tmp_path / "spectra.json").read_text())
+    assert printed == stored["summary"]
+    assert np.shape(stored["values"]) == (2, 2)
+    assert stored["sizes"] == [8, 8]
+    assert stored["config"]["weight_decay"] == 0.05
+    assert (tmp_path / "spectra.png").exists()
+    assert len((tmp_path / "spectra.jsonl").read_text().splitlines()) == 3
+
+
+def test_features_of_a_file_of_others(trained, npz, tmp_path, capsys):
+    from safetensors.torch import load_file
+
+    torch.save(load_file(trained / "model.safetensors"), tmp_path / "weights.pt")
+    arguments = ["features", *VIT, "num_heads=3", "--checkpoint", str(tmp_path / "weights.pt"), "--data", npz]
+    assert main([*arguments, "--out", str(tmp_path / "exact")]) == 0
+    assert main([*arguments, "--out", str(tmp_path / "paper"), "--axis", "paper", "--normalise", "model"]) == 0
+    assert "fourier.png" in capsys.readouterr().out
+    for name in ("exact", "paper"):
+        assert {path.name for path in (tmp_path / name).iterdir()} == {
+            "sums.jsonl", "fourier.json", "fourier.csv", "fourier.png", "variance.json", "variance.csv", "variance.png"
+        }  # fmt: skip
+    exact, paper = (json.loads((tmp_path / name / "variance.json").read_text()) for name in ("exact", "paper"))
+    assert exact["images"] == 24
+    assert exact["taps"][0]["variance"] != paper["taps"][0]["variance"]  # normalised in another way
+    message = error_of([*arguments, "--out", str(tmp_path / "exact"), "--axis", "paper"], capsys)
+    assert "belongs to another study: statistics" in message
+
+
+def test_poster(npz, tmp_path, capsys, monkeypatch):
+    networks = runpy.run_path(str(Path(__file__).with_name("tiny_poster.py")))["tiny_networks"]
+    monkeypatch.setattr(poster, "poster_networks", networks)
+    out = tmp_path / "a poster"
+    arguments = ["poster", "--data", npz, "--out", str(out), "--epochs", "1", "--warmup-epochs", "0"]
+    assert main([*arguments, "--batch-size", "16", "--fraction", "0.25"]) == 0
+    assert capsys.readouterr().out.strip() == str(out / "index.html")
+    page = (out / "index.html").read_text()
+    assert f"alternet poster --data {npz} --out &#x27;{out}&#x27; --epochs 1" in page
+    assert not (out / "figures" / "warmup.png").exists()
+    message = error_of([*arguments, "--batch-size", "16", "--fraction", "0.5"], capsys)
+    assert message == f"alternet: {out} holds a poster with other settings: fraction was 0.25 and is 0.5"
+
+
+def test_info(capsys):
+    assert main(["info"]) == 0
+    printed = capsys.readouterr().out
+    assert torch.__version__ in printed
+    for name, reason in available_backends().items():
+        assert (f"{name:10} available" if reason is None else f"{name:10} not available: {reason}") in printed
+
+
+def test_user_errors_are_one_line(trained, npz, tmp_path, capsys):
+    out = ["--out", str(tmp_path / "out")]
+    weights = str(trained / "model.safetensors")
+    (tmp_path / "broken.npz").write_bytes(b"nothing")
+    (tmp_path / "broken.safetensors").write_bytes(b"nothing")
+    cases = {
+        "data: there is no file": ["poster", "--data", "nowhere.npz", *out],
+        "is not an npz file": ["poster", "--data", str(tmp_path / "broken.npz"), *out],
+        "'imagenet' does not exist; expected cifar10": ["poster", "--data", "imagenet", *out],
+        "epochs: got 0": ["poster", "--data", npz, *out, "--epochs", "0"],
+        "warmup_epochs: got 1, expected 0 to 0": ["poster", "--data", npz, *out, "--epochs", "1"],
+        "batch_size: got 16, expected at most 6": ["poster", "--data", npz, *out],
+        "expected some of resnet": ["poster", "--data", npz, *out, "--checkpoint", f"swin={weights}"],
+        "image_size: only a folder": ["poster", "--data", npz, *out, "--image-size", "32"],
+        "timm knows no 'vit_gigantic'": ["train", "--model", "vit_gigantic", "--data", npz, *out],
+        "cannot be read as safetensors": [
+            "spectra", "--checkpoint", str(tmp_path / "broken.safetensors"), "--data", npz, *out
+        ],
+        "does not say what network it is of": ["spectra", "--checkpoint", "weights.pt", "--data", npz, *out],
+        "there is no file absent.pt": ["features", *VIT, "--checkpoint", "absent.pt", "--data", npz, *out],
+        "does not fit ResNet": ["features", "--model", "resnet18", "--checkpoint", weights, "--data", npz, *out],
+        "fraction: got 2.0": ["spectra", "--checkpoint", weights, "--data", npz, *out, "--fraction", "2"],
+        "device: 'quantum' cannot be used": ["info", "--device", "quantum"],
+    }  # fmt: skip
+    for message, arguments in cases.items():
+        assert message in error_of(arguments, capsys), arguments
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["paint"],
+        ["poster", "--data", "mnist5k"],
+        ["poster", "--out", "a", "--data", "mnist5k", "--checkpoint", "vit"],
+        ["train", "--out", "a", "--data", "mnist5k", "--model", "a", "--model-args", "wings"],
+        ["poster", "--out", "a", "--data", "mnist5k", "--epoch", "3"],
+    ],
+)
+def test_usage(arguments, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    assert stopped.value.code == 2
+    assert "usage: alternet" in capsys.readouterr().err
+
+
+def test_interruption(npz, tmp_path, monkeypatch, capsys):
+    def interrupted(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("alternet.analysis.training.train", interrupted)
+    assert main(["train", *VIT, "--data", npz, "--out", str(tmp_path / "out")]) == 130
+    assert capsys.readouterr().err.strip() == "alternet: stopped; the same command goes on from here"
+
+
+def test_a_bug_keeps_its_traceback(monkeypatch):
+    def broken(*args, **kwargs):
+        raise KeyError("bug")
+
+    monkeypatch.setattr("alternet.analysis.machine.describe", broken)
+    with pytest.raises(KeyError):
+        main(["info"])
+
+
+def test_module_and_no_traceback(tmp_path):
+    run = subprocess.run(
+        [sys.executable, "-m", "alternet", "poster", "--data", "nowhere.npz", "--out", "out"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=dict(os.environ),
+        check=False,
+    )
+    assert (run.returncode, run.stdout) == (2, "")
+    assert run.stderr == "alternet: data: there is no file nowhere.npz\n"
+    assert list(tmp_path.iterdir()) == []
