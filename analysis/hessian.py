@@ -124,10 +124,9 @@ class _KeptGraph:
     def __init__(self, objective: Callable[[Named], Tensor], parameters: Named) -> None:
         self._leaves = {name: parameter.detach().requires_grad_() for name, parameter in parameters.items()}
         leaves = list(self._leaves.values())
-        with torch.enable_grad():
-            value = objective(self._leaves)
-            used = value.requires_grad
-            gradient = torch.autograd.grad(value, leaves, create_graph=True, allow_unused=True) if used else ()
+        value = objective(self._leaves)
+        used = value.requires_grad
+        gradient = torch.autograd.grad(value, leaves, create_graph=True, allow_unused=True) if used else ()
         # What does not depend on the parameters (unused, or linear in the loss) is no row of the Hessian to compute.
         self._gradient = {
             name: slope
@@ -216,7 +215,7 @@ def _make_attention_differentiable(model: nn.Module) -> None:
 
 @contextmanager
 def _plain_arithmetic(device: torch.device) -> Iterator[None]:
-    """No autocast, no inference mode and no reduced float32 inside: cuDNN's TF32, on by default, costs 1e-3."""
+    """No autocast and no reduced float32 inside: cuDNN's TF32, on by default, costs 1e-3. Gradients in any case."""
     backends: Any = torch.backends
     cudnn, onednn = backends.cudnn, backends.mkldnn
     switches = (backends.cuda.matmul, cudnn.conv, cudnn.rnn, onednn.matmul, onednn.conv)
@@ -224,7 +223,7 @@ def _plain_arithmetic(device: torch.device) -> Iterator[None]:
     try:
         for switch in switches:
             switch.fp32_precision = "ieee"
-        with torch.autocast(device.type, enabled=False), torch.inference_mode(False):
+        with torch.autocast(device.type, enabled=False), torch.inference_mode(False):  # ends no_grad too
             yield
     finally:
         for switch, precision in zip(switches, before, strict=True):

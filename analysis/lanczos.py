@@ -15,7 +15,7 @@ from alternet.analysis.vectors import Basis, dot, norm
 
 
 class LinearOperator(Protocol):
-    """A symmetric matrix that is known by its products."""
+    """A symmetric matrix that is known by its products, new tensors that the caller may change."""
 
     @property
     def shape(self) -> tuple[int, ...]: ...
@@ -129,30 +129,19 @@ class LanczosProcess:
         else:
             self._vector = self.residual.div_(coupling)
         self.basis.append(self._vector)
-        residual = (self._op @ self._vector).clone()  # ours to change, also where the operator gave its own memory
+        residual = self._op @ self._vector
         self.products += 1
         quotient = dot(self._vector, residual)
         residual.addcmul_(self._vector, quotient.to(residual.dtype), value=-1)
         if coupling != 0.0:
             residual.add_(previous, alpha=-coupling)
-        alpha, beta, defect = self._orthogonalize(residual, quotient)
+        # With the three terms of T gone, the pass over the basis finds rounding alone, and once is enough: a residual
+        # so small that it were not counts as zero.
+        defects = self.basis.orthogonalize(residual)
+        alpha, beta, defect = torch.stack([quotient, norm(residual), torch.linalg.vector_norm(defects)]).tolist()
         if not math.isfinite(alpha):
             raise FloatingPointError(f"product {self.products} of the operator has NaN or infinite entries")
         self._extend(residual, alpha, beta, defect)
-
-    def _orthogonalize(self, residual: Tensor, quotient: Tensor) -> tuple[float, float, float]:
-        """α, the norm of what is left of the residual, and of what was in the basis beside the three terms of T.
-
-        The three terms are gone already, so that one pass over the basis finds only rounding; where it finds much
-        next to what is left, cancellation has made that inaccurate, and a second pass is due ("twice is enough",
-        Parlett 1998, section 6.9).
-        """
-        found = self.basis.orthogonalize(residual)
-        alpha, beta, defect = torch.stack([quotient, norm(residual), torch.linalg.vector_norm(found)]).tolist()
-        if defect > 0.1 * beta:
-            found += self.basis.orthogonalize(residual)
-            beta, defect = torch.stack([norm(residual), torch.linalg.vector_norm(found)]).tolist()
-        return alpha, beta, defect
 
     def _extend(self, residual: Tensor, alpha: float, beta: float, defect: float) -> None:
         scale = max(abs(alpha), beta, *map(abs, self._alphas), *self._betas)

@@ -263,6 +263,20 @@ def test_unused_and_linear_parameters_have_zero_rows(engine):
     assert (linear @ torch.ones(linear.shape[0])).norm() == 0
 
 
+def test_parameters_that_are_not_selected_are_constants():
+    seen = []
+
+    def loss(output, targets):
+        seen.append(output.requires_grad)
+        return F.cross_entropy(output, targets)
+
+    model = build("mlp")
+    model.register_parameter("unused", nn.Parameter(torch.ones(2, dtype=torch.float64)))
+    HessianOperator(model, loss, inputs("mlp"), params=["unused"], engine="graph")
+    HessianOperator(model, loss, inputs("mlp"), params=["4.bias"], engine="graph")
+    assert seen == [False, True]
+
+
 def test_tied_weights_count_once():
     class Tied(nn.Module):
         def __init__(self):
@@ -315,9 +329,15 @@ class Counting(nn.Module):
         return x
 
 
+def pooled_vit():
+    """Two kinds of attention: the blocks' and that of the pooling."""
+    size = {"img_size": 8, "patch_size": 4, "embed_dim": 6, "depth": 1, "num_heads": 2, "class_token": False}
+    return timm.create_model("vit_tiny_patch16_224", num_classes=3, global_pool="map", **size)
+
+
 def in_use(name):
     """A model as somebody's script may hold it: modes mixed, a parameter frozen, some gradients there."""
-    model = nn.Sequential(Counting(), build(name, torch.float32))
+    model = nn.Sequential(Counting(), pooled_vit() if name == "pooled vit" else build(name, torch.float32))
     model[1].eval()
     next(module for module in model[1].modules() if isinstance(module, nn.LayerNorm | nn.BatchNorm2d)).train()
     parameters = list(model.parameters())
@@ -327,7 +347,7 @@ def in_use(name):
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.parametrize("name", ["convolutional", "vit", "alternet"])
+@pytest.mark.parametrize("name", ["convolutional", "vit", "pooled vit", "alternet"])
 def test_the_model_is_given_back_as_it_came(name, engine):
     model = in_use(name)
     before = state(model)
@@ -338,7 +358,7 @@ def test_the_model_is_given_back_as_it_came(name, engine):
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.parametrize("name", ["convolutional", "vit", "alternet"])
+@pytest.mark.parametrize("name", ["convolutional", "vit", "pooled vit", "alternet"])
 def test_also_when_something_raises(name, engine):
     def loss(output, targets):
         raise RuntimeError("a loss of somebody's own")
