@@ -129,7 +129,6 @@ class CountingForward:
         ({"data": batches(seed=1)}, "other images or targets as batch 0"),
         ({"data": [*batches()[:2], *reversed(batches()[2:])]}, "other images or targets as batch 2"),
     ],
-    ids=str,
 )
 def test_the_file_of_another_study_is_refused(tmp_path, change, message):
     out = tmp_path / "spectra.jsonl"
