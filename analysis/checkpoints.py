@@ -91,11 +91,9 @@ def load_weights(model: nn.Module, path: str | os.PathLike[str]) -> None:
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """An optimizer's state as tensors by name and the rest as JSON values."""
     state = optimizer.state_dict()
-    tensors, scalars = {}, {}
-    for index, values in state["state"].items():
-        for name, value in values.items():
-            kind = tensors if isinstance(value, Tensor) else scalars
-            kind[f"{index}.{name}"] = value
+    flat = {f"{index}.{name}": value for index, values in state["state"].items() for name, value in values.items()}
+    tensors = {name: value for name, value in flat.items() if isinstance(value, Tensor)}
+    scalars = {name: value for name, value in flat.items() if name not in tensors}
     return tensors, {"scalars": scalars, "groups": state["param_groups"]}
 
 

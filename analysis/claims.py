@@ -68,7 +68,7 @@ def save_claims(claims: Sequence[Claim], folder: str | os.PathLike[str]) -> None
     """Write ``claims.json`` and ``claims.csv``; values that do not exist are null, and empty."""
     rows = [{name: _or_none(value) for name, value in asdict(claim).items()} for claim in claims]
     save_json(os.path.join(folder, "claims.json"), KIND, {"level": LEVEL, "claims": rows})
-    save_csv(os.path.join(folder, "claims.csv"), COLUMNS, (row.values() for row in rows))
+    save_csv(os.path.join(folder, "claims.csv"), COLUMNS, ([*row.values()] for row in rows))
 
 
 def verdict(low: float, high: float, expected: str) -> Verdict:

@@ -17,13 +17,13 @@ from string import Template
 from typing import Any
 
 from alternet.analysis import paper
-from alternet.analysis.claims import Claim
+from alternet.analysis.claims import Claim, Verdict
 from alternet.analysis.files import written_whole
 from alternet.analysis.spectra import Estimate, SpectraResult, ape, nep
 
 TEMPLATE = Path(__file__).with_name("page.html")
 MINUS = "\N{MINUS SIGN}"
-CLASSES = {"supported": "supported", "not supported": "refuted", "undecided": "undecided"}  # verdict -> CSS class
+CSS_CLASSES: dict[Verdict, str] = {"supported": "supported", "not supported": "refuted", "undecided": "undecided"}
 PICTURES = {
     "training": "Training: loss and accuracy over epochs",
     "spectra": "Densities of the Hessian eigenvalues of largest magnitude",
@@ -74,7 +74,7 @@ def write_page(page: Page, path: str | os.PathLike[str]) -> Path:
         "settings": json.dumps(page.settings, indent=1),
     }
     markup = {
-        "counts": " ".join(_badge(verdict, f"{found.count(verdict)} {verdict}") for verdict in CLASSES),
+        "counts": " ".join(_badge(verdict, f"{found.count(verdict)} {verdict}") for verdict in CSS_CLASSES),
         "verdicts": "\n".join(map(_verdict, page.claims)),
         "network_table": _network_table(page),
         "spectra_table": _spectra_table(page.spectra),
@@ -156,8 +156,8 @@ def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return f'<div class="wide"><table>{head}<tbody>\n{body}\n</tbody></table></div>'
 
 
-def _badge(verdict: str, text: str) -> str:
-    return f'<span class="badge {CLASSES[verdict]}">{escape(text)}</span>'
+def _badge(verdict: Verdict, text: str) -> str:
+    return f'<span class="badge {CSS_CLASSES[verdict]}">{escape(text)}</span>'
 
 
 def _small(text: str) -> str:

@@ -77,11 +77,10 @@ def per_image_statistics(
             images, targets = batches[number]
             seen.clear()
             correct = model(images).argmax(1) == targets
-            sizes, high, variance = zip(*seen, strict=True)
             row = {
-                "map_sizes": [list(size) for size in sizes],
-                "high_frequency": _json(torch.stack(high, 1)),
-                "variance": _json(torch.stack(variance, 1)),
+                "map_sizes": [list(size) for size, _, _ in seen],
+                "high_frequency": _json(torch.stack([high for _, high, _ in seen], 1)),
+                "variance": _json(torch.stack([variance for _, _, variance in seen], 1)),
                 "correct": correct.tolist(),
             }
             journal.append(row)

@@ -154,7 +154,7 @@ class _Run:
         if self.epoch == self.recipe.epochs:
             save_checkpoint(self.folder / FINAL, weights, state)
         save_json(self.folder / "history.json", HISTORY_KIND, {**state, "rows": self.history})
-        save_csv(self.folder / "history.csv", COLUMNS, (row.values() for row in self.history))
+        save_csv(self.folder / "history.csv", COLUMNS, ([*row.values()] for row in self.history))
         tensors, rest = optimizer_tensors(self.optimizer)
         named = {f"model.{name}": tensor for name, tensor in weights.items()}
         named |= {f"optimizer.{name}": tensor for name, tensor in tensors.items()}
