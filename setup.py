@@ -79,6 +79,10 @@ def native():
 setup(
     packages=list(packages()),
     package_dir=ROOTS,
-    package_data={"alternet": ["py.typed"], "alternet.kernels": ["**/*.cpp", "**/*.h"]},
+    package_data={
+        "alternet": ["py.typed"],
+        "alternet.analysis": ["page.html"],
+        "alternet.kernels": ["**/*.cpp", "**/*.h"],
+    },
     **native(),
 )
