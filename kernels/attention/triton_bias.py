@@ -1,0 +1,225 @@
+"""Triton kernels of the bias gradient and of its tangent: dS and dS' summed over what the bias broadcasts.
+
+The bias is a *slot* [SLOT_B, SLOT_H, SLOT_N, SLOT_M], each axis whole or 1. A program owns one tile of the slot and
+adds up, always in the same order, the score tiles that fall on it: over batch, over heads, and over the tiles of
+queries or of keys where that axis of the slot is 1. A small slot under many heads (one 49 x 49 table for all windows) would leave
+the GPU idle, so the sum is cut into SPLITS parts, each a slice of the output, added up afterwards.
+"""
+
+import triton
+import triton.language as tl
+
+from .triton_backward_tangent import scores_grad_tangent
+from .triton_tiles import (
+    LOG2_E,
+    load_matrix_tile,
+    load_row_values,
+    matrix,
+    scores,
+    scores_tangent,
+    times_transposed,
+    times_transposed_tangent,
+)
+
+
+@triton.jit
+def locate_slot(SPLITS, SLOT_B, SLOT_H, tiles_n, tiles_m):
+    """Tile of keys, tile of queries, head, batch, part and tangent of this program's place in the output."""
+    program = tl.program_id(0)
+    tile_m = program % tiles_m
+    program //= tiles_m
+    tile_n = program % tiles_n
+    program //= tiles_n
+    h = program % SLOT_H
+    program //= SLOT_H
+    b = program % SLOT_B
+    program //= SLOT_B
+    return tile_m, tile_n, h, b, program % SPLITS, program // SPLITS
+
+
+@triton.jit
+def store_slot_tile(ptr, tile, rows, columns, index, SLOT_N, SLOT_M, REDUCE_N: tl.constexpr, REDUCE_M: tl.constexpr):
+    """Writes a tile of matrix ``index`` of a contiguous [..., SLOT_N, SLOT_M], summed along the axes where it has 1."""
+    if REDUCE_N:
+        tile = tl.broadcast_to(tl.sum(tile, 0, keep_dims=True), tile.shape)
+    if REDUCE_M:
+        tile = tl.broadcast_to(tl.sum(tile, 1, keep_dims=True), tile.shape)
+    offsets = (index * SLOT_N + rows[:, None]) * SLOT_M + columns[None, :]
+    inside = (rows[:, None] < SLOT_N) & (columns[None, :] < SLOT_M)
+    tl.store(ptr + offsets, tile.to(ptr.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def attention_backward_bias_kernel(
+    query_ptr,  # [B, H, N, D]
+    key_ptr,  # [B, H, M, D]
+    value_ptr,  # [B, H, M, DV]
+    bias_ptr,  # [B, H, N, M]
+    grad_ptr,  # [B, H, N, DV]
+    lse_ptr,  # [B, H, N] float32, contiguous
+    delta_ptr,  # [B, H, N] float32, contiguous
+    d_bias_ptr,  # [SPLITS, SLOT_B, SLOT_H, SLOT_N, SLOT_M], contiguous
+    query_strides,
+    key_strides,
+    value_strides,
+    bias_strides,
+    grad_strides,
+    B,
+    H,
+    N,
+    M,
+    SLOT_B,
+    SLOT_H,
+    SLOT_N,
+    SLOT_M,
+    SPLITS,
+    scale,
+    D: tl.constexpr,
+    DV: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    BLOCK_DV: tl.constexpr,
+    REDUCE_N: tl.constexpr,
+    REDUCE_M: tl.constexpr,
+    IS_CAUSAL: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """One tile of the slot, one part of the sum: dB = Σ dS with dS = P∘(GVᵀ - delta)."""
+    tiles_n = tl.cdiv(SLOT_N, BLOCK_M)
+    tiles_m = tl.cdiv(SLOT_M, BLOCK_N)
+    slot_tile_m, slot_tile_n, slot_h, slot_b, part, _t = locate_slot(SPLITS, SLOT_B, SLOT_H, tiles_n, tiles_m)
+    sum_m = tl.cdiv(M, BLOCK_N) // tiles_m
+    sum_n = tl.cdiv(N, BLOCK_M) // tiles_n
+    sum_h = H // SLOT_H
+    items = B // SLOT_B * sum_h * sum_n * sum_m
+    items_per_part = tl.cdiv(items, SPLITS)
+
+    d_bias = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
+    for item in range(part * items_per_part, tl.minimum(items, (part + 1) * items_per_part)):
+        tile_m = slot_tile_m + item % sum_m
+        tile_n = slot_tile_n + item // sum_m % sum_n
+        h = (slot_h + item // (sum_m * sum_n) % sum_h).to(tl.int64)
+        b = (slot_b + item // (sum_m * sum_n) // sum_h).to(tl.int64)
+        rows = tile_n * BLOCK_M + tl.arange(0, BLOCK_M)
+        columns = tile_m * BLOCK_N + tl.arange(0, BLOCK_N)
+
+        query = load_matrix_tile(matrix(query_ptr, query_strides, 0, b, h), query_strides, rows, N, D, BLOCK_D)
+        key = load_matrix_tile(matrix(key_ptr, key_strides, 0, b, h), key_strides, columns, M, D, BLOCK_D)
+        product = times_transposed(query, key, PRECISION)
+        head_bias_ptr = matrix(bias_ptr, bias_strides, 0, b, h)
+        s = scores(product, head_bias_ptr, bias_strides, rows[:, None], columns[None, :], N, M, scale, IS_CAUSAL)
+        p = tl.exp2(s - load_row_values(lse_ptr + (b * H + h) * N, rows[:, None], N, float("inf")) * LOG2_E)
+
+        grad = load_matrix_tile(matrix(grad_ptr, grad_strides, 0, b, h), grad_strides, rows, N, DV, BLOCK_DV)
+        value = load_matrix_tile(matrix(value_ptr, value_strides, 0, b, h), value_strides, columns, M, DV, BLOCK_DV)
+        d_p = times_transposed(grad, value, PRECISION)
+        d_bias += p * (d_p - load_row_values(delta_ptr + (b * H + h) * N, rows[:, None], N, 0.0))
+
+    rows = (slot_tile_n * BLOCK_M + tl.arange(0, BLOCK_M)).to(tl.int64)
+    columns = slot_tile_m * BLOCK_N + tl.arange(0, BLOCK_N)
+    index = (part * SLOT_B + slot_b) * SLOT_H + slot_h
+    store_slot_tile(d_bias_ptr, d_bias, rows, columns, index, SLOT_N, SLOT_M, REDUCE_N, REDUCE_M)
+
+
+@triton.jit
+def attention_backward_tangent_bias_kernel(
+    query_ptr,  # [B, H, N, D]
+    key_ptr,  # [B, H, M, D]
+    value_ptr,  # [B, H, M, DV]
+    bias_ptr,  # [B, H, N, M]
+    grad_ptr,  # [B, H, N, DV]
+    t_query_ptr,  # [T, B, H, N, D] or None
+    t_key_ptr,  # [T, B, H, M, D] or None
+    t_value_ptr,  # [T, B, H, M, DV] or None
+    t_bias_ptr,  # [T, B, H, N, M] or None
+    t_grad_ptr,  # [T, B, H, N, DV] or None
+    lse_ptr,  # [B, H, N] float32, contiguous
+    delta_ptr,  # [B, H, N] float32, contiguous
+    t_lse_ptr,  # [T, B, H, N] float32, contiguous, or None
+    t_delta_ptr,  # [T, B, H, N] float32, contiguous
+    t_d_bias_ptr,  # [T, SPLITS, SLOT_B, SLOT_H, SLOT_N, SLOT_M], contiguous
+    query_strides,
+    key_strides,
+    value_strides,
+    bias_strides,
+    grad_strides,
+    t_query_strides,
+    t_key_strides,
+    t_value_strides,
+    t_bias_strides,
+    t_grad_strides,
+    T,
+    B,
+    H,
+    N,
+    M,
+    SLOT_B,
+    SLOT_H,
+    SLOT_N,
+    SLOT_M,
+    SPLITS,
+    scale,
+    D: tl.constexpr,
+    DV: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    BLOCK_DV: tl.constexpr,
+    REDUCE_N: tl.constexpr,
+    REDUCE_M: tl.constexpr,
+    IS_CAUSAL: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """One tile of the slot of one tangent, one part of the sum: dB' = Σ dS'."""
+    tiles_n = tl.cdiv(SLOT_N, BLOCK_M)
+    tiles_m = tl.cdiv(SLOT_M, BLOCK_N)
+    slot_tile_m, slot_tile_n, slot_h, slot_b, part, slot_t = locate_slot(SPLITS, SLOT_B, SLOT_H, tiles_n, tiles_m)
+    t = slot_t.to(tl.int64)
+    sum_m = tl.cdiv(M, BLOCK_N) // tiles_m
+    sum_n = tl.cdiv(N, BLOCK_M) // tiles_n
+    sum_h = H // SLOT_H
+    items = B // SLOT_B * sum_h * sum_n * sum_m
+    items_per_part = tl.cdiv(items, SPLITS)
+
+    t_d_bias = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
+    for item in range(part * items_per_part, tl.minimum(items, (part + 1) * items_per_part)):
+        tile_m = slot_tile_m + item % sum_m
+        tile_n = slot_tile_n + item // sum_m % sum_n
+        h = (slot_h + item // (sum_m * sum_n) % sum_h).to(tl.int64)
+        b = (slot_b + item // (sum_m * sum_n) // sum_h).to(tl.int64)
+        rows = tile_n * BLOCK_M + tl.arange(0, BLOCK_M)
+        columns = tile_m * BLOCK_N + tl.arange(0, BLOCK_N)
+        head = (b * H + h) * N
+        t_head = ((t * B + b) * H + h) * N
+
+        query = load_matrix_tile(matrix(query_ptr, query_strides, 0, b, h), query_strides, rows, N, D, BLOCK_D)
+        t_query_matrix = matrix(t_query_ptr, t_query_strides, t, b, h)
+        t_query = load_matrix_tile(t_query_matrix, t_query_strides, rows, N, D, BLOCK_D)
+        key = load_matrix_tile(matrix(key_ptr, key_strides, 0, b, h), key_strides, columns, M, D, BLOCK_D)
+        t_key = load_matrix_tile(matrix(t_key_ptr, t_key_strides, t, b, h), t_key_strides, columns, M, D, BLOCK_D)
+        product = times_transposed(query, key, PRECISION)
+        head_bias_ptr = matrix(bias_ptr, bias_strides, 0, b, h)
+        s = scores(product, head_bias_ptr, bias_strides, rows[:, None], columns[None, :], N, M, scale, IS_CAUSAL)
+        p = tl.exp2(s - load_row_values(lse_ptr + head, rows[:, None], N, float("inf")) * LOG2_E)
+        t_product = times_transposed_tangent(query, t_query, key, t_key, PRECISION)
+        t_head_bias_ptr = matrix(t_bias_ptr, t_bias_strides, t, b, h)
+        r = scores_tangent(t_product, t_head_bias_ptr, t_bias_strides, rows[:, None], columns[None, :], N, M, scale)
+        if r is not None:
+            r -= load_row_values(t_lse_ptr + t_head, rows[:, None], N, 0.0)
+
+        grad = load_matrix_tile(matrix(grad_ptr, grad_strides, 0, b, h), grad_strides, rows, N, DV, BLOCK_DV)
+        t_grad = load_matrix_tile(matrix(t_grad_ptr, t_grad_strides, t, b, h), t_grad_strides, rows, N, DV, BLOCK_DV)
+        value = load_matrix_tile(matrix(value_ptr, value_strides, 0, b, h), value_strides, columns, M, DV, BLOCK_DV)
+        t_value_matrix = matrix(t_value_ptr, t_value_strides, t, b, h)
+        t_value = load_matrix_tile(t_value_matrix, t_value_strides, columns, M, DV, BLOCK_DV)
+        d_p = times_transposed(grad, value, PRECISION)
+        t_d_p = times_transposed_tangent(grad, t_grad, value, t_value, PRECISION)
+        delta = load_row_values(delta_ptr + head, rows[:, None], N, 0.0)
+        t_delta = load_row_values(t_delta_ptr + t_head, rows[:, None], N, 0.0)
+        t_d_bias += scores_grad_tangent(p, r, d_p, t_d_p, delta, t_delta)
+
+    rows = (slot_tile_n * BLOCK_M + tl.arange(0, BLOCK_M)).to(tl.int64)
+    columns = slot_tile_m * BLOCK_N + tl.arange(0, BLOCK_N)
+    index = ((t * SPLITS + part) * SLOT_B + slot_b) * SLOT_H + slot_h
+    store_slot_tile(t_d_bias_ptr, t_d_bias, rows, columns, index, SLOT_N, SLOT_M, REDUCE_N, REDUCE_M)

@@ -1,0 +1,120 @@
+"""Launch configurations of the Triton kernels, as data: (map, head size, dtype class, target) -> tile sizes.
+
+No GPU was at hand: what decided is what the compiler said offline (``python -m benchmarks.static``, Triton 3.8, with a
+bias, its tangent and the causal mask, the most that a kernel holds), not a timing. In this order: nothing spilled;
+shared memory; the largest tile. Which configurations spill all the same is a table in
+``tests/kernels/test_triton_compile.py``.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+
+
+class Config(NamedTuple):
+    """A tile of queries by a tile of keys, and how Triton compiles a kernel for it."""
+
+    block_m: int
+    block_n: int
+    num_warps: int
+    num_stages: int
+
+
+BUCKETS = (16, 32, 64, 128, 256)  # head sizes, rounded up to a power of two: the columns of every table
+TARGETS = ("sm_80", "sm_90", "sm_100", "gfx942")
+
+# What a launch differs by beside the target: tf32 is float32 under torch.backends.cuda.matmul.fp32_precision = "tf32".
+DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32, "tf32": torch.float32}
+
+
+def config(name: str, bucket: int, dtype: torch.dtype, target: str) -> Config:
+    """The configuration of map ``name`` (a row of the tables below) on ``target``."""
+    if name == "delta":
+        return _DELTA[BUCKETS.index(bucket)]
+    tables = _FLOAT32 if dtype == torch.float32 else _16_BIT
+    return Config(*tables[target][name][BUCKETS.index(bucket)])
+
+
+# The row-wise preprocessing has no tile of keys: 4096 entries, 32 registers of float32 a thread.
+_DELTA = tuple(Config(4096 // bucket if bucket > 32 else 64, 1, 4, 1) for bucket in BUCKETS)
+
+# sm_80: a shared memory of at most 99 KiB, since sm_86, sm_89 and sm_120 have no more and use this table too. Key tiles
+# of 32 in the key and value kernels: 64 keep four resident operands in registers beside two accumulators.
+_SM_80 = {
+    "forward": ((128, 64, 4, 3), (128, 64, 4, 3), (128, 64, 4, 3), (128, 64, 8, 2), (64, 32, 8, 2)),
+    "tangent": ((128, 64, 8, 2), (128, 64, 8, 2), (128, 32, 8, 2), (64, 32, 4, 2), (16, 32, 4, 1)),
+    "backward_query": ((128, 64, 8, 2), (128, 64, 8, 2), (128, 64, 8, 2), (64, 64, 4, 2), (32, 32, 4, 2)),
+    "backward_key_value": ((64, 128, 8, 2), (32, 128, 8, 2), (32, 128, 8, 2), (32, 64, 4, 2), (16, 32, 4, 1)),
+    "backward_tangent_query": ((128, 32, 8, 2), (128, 32, 8, 2), (64, 32, 4, 2), (64, 16, 4, 2), (16, 32, 4, 1)),
+    "backward_tangent_key_value": ((32, 128, 8, 2), (32, 64, 4, 1), (32, 32, 4, 2), (16, 16, 4, 1), (16, 16, 4, 1)),
+    "backward_bias": ((64, 64, 4, 2), (64, 64, 4, 2), (64, 64, 4, 2), (64, 64, 4, 2), (32, 64, 4, 2)),
+    "backward_tangent_bias": ((64, 64, 8, 2), (64, 64, 8, 2), (32, 64, 4, 1), (16, 32, 4, 1), (16, 32, 4, 1)),
+}
+
+# sm_90: tiles of 64 in the dimension that wgmma wants 64 of (queries, or keys where scores are transposed); up to
+# 227 KiB with eight warps, half of it with four.
+_SM_90 = {
+    "forward": ((128, 64, 8, 3), (128, 64, 8, 3), (128, 64, 4, 3), (128, 64, 8, 3), (128, 64, 8, 2)),
+    "tangent": ((128, 64, 8, 2), (128, 64, 8, 2), (128, 64, 8, 2), (128, 64, 8, 2), (32, 32, 4, 2)),
+    "backward_query": ((128, 64, 8, 2), (128, 64, 8, 2), (128, 64, 8, 2), (128, 64, 8, 2), (64, 64, 8, 2)),
+    "backward_key_value": ((64, 128, 8, 2), (64, 128, 8, 2), (64, 128, 8, 2), (64, 128, 8, 2), (32, 64, 8, 2)),
+    "backward_tangent_query": ((128, 32, 8, 2), (128, 32, 8, 2), (128, 32, 8, 2), (128, 32, 8, 2), (32, 32, 8, 2)),
+    "backward_tangent_key_value": ((32, 128, 8, 2), (32, 128, 8, 2), (32, 128, 8, 2), (32, 128, 8, 2), (16, 16, 4, 1)),
+    "backward_bias": ((64, 64, 8, 2), (64, 64, 8, 2), (64, 64, 4, 2), (64, 64, 4, 1), (32, 64, 4, 2)),
+    "backward_tangent_bias": ((64, 64, 8, 2), (64, 64, 8, 2), (64, 64, 8, 2), (64, 64, 8, 1), (16, 32, 4, 1)),
+}
+
+# sm_100: accumulators of the wide products are in tensor memory, so that registers are free for larger tiles.
+_SM_100 = {
+    "forward": ((128, 64, 8, 3), (128, 64, 8, 3), (128, 64, 8, 3), (128, 64, 8, 3), (64, 32, 8, 2)),
+    "tangent": ((128, 64, 8, 2), (128, 64, 8, 2), (128, 64, 8, 2), (128, 32, 8, 2), (32, 32, 4, 2)),
+    "backward_query": ((128, 64, 8, 2), (128, 64, 8, 2), (128, 64, 8, 2), (128, 64, 8, 2), (32, 32, 4, 2)),
+    "backward_key_value": ((64, 128, 8, 2), (64, 128, 8, 2), (64, 128, 8, 2), (64, 128, 8, 2), (16, 32, 4, 1)),
+    "backward_tangent_query": ((128, 32, 8, 2), (128, 32, 8, 2), (128, 32, 8, 2), (64, 32, 8, 2), (32, 32, 8, 2)),
+    "backward_tangent_key_value": ((32, 128, 8, 2), (32, 128, 8, 2), (32, 128, 8, 2), (32, 64, 4, 1), (16, 16, 4, 1)),
+    "backward_bias": ((64, 64, 8, 2), (64, 64, 8, 2), (64, 64, 8, 2), (64, 64, 8, 2), (32, 64, 4, 2)),
+    "backward_tangent_bias": ((64, 64, 8, 2), (64, 64, 8, 2), (64, 64, 8, 2), (64, 64, 8, 1), (16, 32, 4, 1)),
+}
+
+# gfx942: 64 KiB of shared memory; one stage, as a second costs a hundred registers. At most 256 registers a thread let
+# two waves share a unit, which is given up for a tile of 32 queries by 64 keys.
+_GFX942 = {
+    "forward": ((128, 64, 8, 2), (128, 64, 8, 2), (128, 64, 8, 2), (64, 64, 4, 1), (64, 32, 4, 1)),
+    "tangent": ((128, 64, 8, 1), (128, 64, 8, 1), (128, 64, 8, 1), (64, 32, 4, 1), (64, 32, 4, 1)),
+    "backward_query": ((128, 64, 8, 1), (128, 64, 8, 1), (128, 64, 8, 1), (64, 32, 4, 1), (64, 32, 4, 1)),
+    "backward_key_value": ((64, 128, 8, 1), (64, 128, 8, 1), (32, 128, 8, 1), (32, 64, 4, 1), (32, 32, 4, 1)),
+    "backward_tangent_query": ((128, 32, 8, 1), (128, 32, 8, 1), (128, 32, 8, 1), (64, 32, 4, 1), (32, 16, 4, 1)),
+    "backward_tangent_key_value": ((32, 128, 8, 1), (32, 128, 8, 1), (32, 64, 4, 1), (32, 64, 4, 1), (16, 32, 4, 1)),
+    "backward_bias": ((64, 64, 4, 1), (64, 64, 4, 1), (64, 64, 4, 1), (64, 64, 4, 1), (64, 64, 4, 1)),
+    "backward_tangent_bias": ((64, 64, 8, 1), (64, 64, 8, 1), (64, 64, 8, 1), (64, 64, 8, 1), (64, 64, 4, 1)),
+}
+
+# NVIDIA, float32 (TF32 too): without TF32 products are FFMA with whole rows of both operands in registers, so tiles are
+# small and eight warps share them; one table for all, since registers hardly differ between the chips.
+_NVIDIA_FLOAT32 = {
+    "forward": ((64, 32, 8, 1), (64, 32, 8, 1), (64, 32, 8, 1), (32, 32, 8, 1), (16, 16, 4, 1)),
+    "tangent": ((32, 32, 8, 1), (32, 32, 8, 1), (32, 32, 8, 1), (16, 16, 8, 1), (16, 16, 8, 1)),
+    "backward_query": ((64, 32, 8, 1), (64, 32, 8, 1), (64, 32, 8, 1), (32, 32, 8, 1), (16, 16, 4, 1)),
+    "backward_key_value": ((32, 64, 8, 1), (32, 64, 8, 1), (32, 64, 8, 1), (32, 32, 8, 1), (16, 16, 4, 1)),
+    "backward_tangent_query": ((32, 32, 8, 1), (32, 32, 8, 1), (32, 32, 8, 1), (16, 16, 8, 1), (16, 16, 8, 1)),
+    "backward_tangent_key_value": ((32, 32, 8, 1), (32, 32, 8, 1), (32, 32, 8, 1), (16, 16, 8, 1), (16, 16, 8, 1)),
+    "backward_bias": ((32, 32, 4, 1), (32, 32, 4, 1), (32, 32, 4, 1), (32, 32, 8, 1), (16, 16, 4, 1)),
+    "backward_tangent_bias": ((32, 32, 8, 1), (32, 32, 8, 1), (32, 32, 8, 1), (16, 16, 8, 1), (16, 16, 8, 1)),
+}
+
+# gfx942, float32: matrix instructions exist, operands take twice the registers of 16 bits.
+_GFX942_FLOAT32 = {
+    "forward": ((128, 64, 8, 2), (128, 64, 8, 2), (64, 64, 4, 1), (32, 32, 4, 1), (16, 16, 4, 1)),
+    "tangent": ((128, 64, 8, 1), (64, 32, 4, 1), (64, 32, 4, 1), (32, 16, 4, 1), (16, 16, 4, 1)),
+    "backward_query": ((128, 64, 8, 1), (128, 64, 8, 1), (64, 32, 4, 1), (32, 16, 4, 1), (16, 16, 4, 1)),
+    "backward_key_value": ((64, 128, 8, 1), (32, 128, 8, 1), (32, 128, 8, 1), (16, 32, 4, 1), (16, 16, 4, 1)),
+    "backward_tangent_query": ((128, 32, 8, 1), (128, 32, 8, 1), (64, 32, 4, 1), (32, 16, 4, 1), (16, 16, 4, 1)),
+    "backward_tangent_key_value": ((32, 128, 8, 1), (32, 64, 4, 1), (32, 64, 4, 1), (16, 32, 4, 1), (16, 16, 4, 1)),
+    "backward_bias": ((64, 64, 4, 1), (64, 64, 4, 1), (64, 64, 4, 1), (32, 32, 4, 1), (16, 16, 4, 1)),
+    "backward_tangent_bias": ((64, 64, 8, 1), (64, 64, 8, 1), (64, 64, 4, 1), (16, 16, 4, 1), (16, 16, 4, 1)),
+}
+
+_16_BIT = {"sm_80": _SM_80, "sm_90": _SM_90, "sm_100": _SM_100, "gfx942": _GFX942}
+_FLOAT32 = {**dict.fromkeys(("sm_80", "sm_90", "sm_100"), _NVIDIA_FLOAT32), "gfx942": _GFX942_FLOAT32}

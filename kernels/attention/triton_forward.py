@@ -1,0 +1,166 @@
+"""Triton kernels of the forward map and of its tangent: O, lse and O', lse' in one sweep over the keys each."""
+
+import triton
+import triton.language as tl
+
+from .triton_tiles import (
+    LN_2,
+    LOG2_E,
+    dot,
+    load_matrix_tile,
+    load_row_values,
+    locate,
+    matrix,
+    scores,
+    scores_tangent,
+    store_matrix_tile,
+    times_transposed,
+    times_transposed_tangent,
+)
+
+
+@triton.jit
+def attention_forward_kernel(
+    query_ptr,  # [B, H, N, D]
+    key_ptr,  # [B, H, M, D]
+    value_ptr,  # [B, H, M, DV]
+    bias_ptr,  # [B, H, N, M] or None
+    out_ptr,  # [B, H, N, DV]
+    lse_ptr,  # [B, H, N] float32, contiguous
+    query_strides,
+    key_strides,
+    value_strides,
+    bias_strides,
+    out_strides,
+    H,
+    N,
+    M,
+    scale,
+    D: tl.constexpr,
+    DV: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    BLOCK_DV: tl.constexpr,
+    IS_CAUSAL: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """One tile of BLOCK_M queries: softmax on line over tiles of BLOCK_N keys."""
+    tile, t, b, h = locate(tl.cdiv(N, BLOCK_M), 1, H)
+    query_ptr = matrix(query_ptr, query_strides, t, b, h)
+    key_ptr = matrix(key_ptr, key_strides, t, b, h)
+    value_ptr = matrix(value_ptr, value_strides, t, b, h)
+    bias_ptr = matrix(bias_ptr, bias_strides, t, b, h)
+
+    rows = tile * BLOCK_M + tl.arange(0, BLOCK_M)
+    query = load_matrix_tile(query_ptr, query_strides, rows, N, D, BLOCK_D)
+    row_max = tl.full([BLOCK_M], -float("inf"), tl.float32)
+    row_sum = tl.zeros([BLOCK_M], tl.float32)
+    out = tl.zeros([BLOCK_M, BLOCK_DV], tl.float32)
+
+    end = tl.minimum(M, (tile + 1) * BLOCK_M) if IS_CAUSAL else M
+    for start in range(0, end, BLOCK_N):
+        columns = start + tl.arange(0, BLOCK_N)
+        key = load_matrix_tile(key_ptr, key_strides, columns, M, D, BLOCK_D)
+        product = times_transposed(query, key, PRECISION)
+        s = scores(product, bias_ptr, bias_strides, rows[:, None], columns[None, :], N, M, scale, IS_CAUSAL)
+
+        new_max = tl.maximum(row_max, tl.max(s, 1))
+        shift = tl.where(new_max == -float("inf"), 0.0, new_max)  # rows with no visible key yet: -inf - -inf is NaN
+        p = tl.exp2(s - shift[:, None])
+        rescale = tl.exp2(row_max - shift)
+        row_sum = row_sum * rescale + tl.sum(p, 1)
+        row_max = new_max
+
+        value = load_matrix_tile(value_ptr, value_strides, columns, M, DV, BLOCK_DV)
+        out = dot(p.to(value.dtype), value, out * rescale[:, None], PRECISION)
+
+    dead = row_sum == 0.0  # no visible key: out is 0, and lse = +inf makes every later probability 0
+    total = tl.where(dead, 1.0, row_sum)
+    out /= total[:, None]
+    lse = tl.where(dead, float("inf"), (row_max + tl.log2(total)) * LN_2)
+    store_matrix_tile(matrix(out_ptr, out_strides, t, b, h), out_strides, out, rows, N, DV, BLOCK_DV)
+    tl.store(lse_ptr + (b * H + h) * N + rows, lse, mask=rows < N)
+
+
+@triton.jit
+def attention_tangent_kernel(
+    query_ptr,  # [B, H, N, D]
+    key_ptr,  # [B, H, M, D]
+    value_ptr,  # [B, H, M, DV]
+    bias_ptr,  # [B, H, N, M] or None
+    t_query_ptr,  # [T, B, H, N, D] or None
+    t_key_ptr,  # [T, B, H, M, D] or None
+    t_value_ptr,  # [T, B, H, M, DV] or None
+    t_bias_ptr,  # [T, B, H, N, M] or None
+    out_ptr,  # [B, H, N, DV]
+    lse_ptr,  # [B, H, N] float32, contiguous
+    t_out_ptr,  # [T, B, H, N, DV]
+    t_lse_ptr,  # [T, B, H, N] float32, contiguous
+    query_strides,
+    key_strides,
+    value_strides,
+    bias_strides,
+    t_query_strides,
+    t_key_strides,
+    t_value_strides,
+    t_bias_strides,
+    out_strides,
+    t_out_strides,
+    T,
+    B,
+    H,
+    N,
+    M,
+    scale,
+    D: tl.constexpr,
+    DV: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    BLOCK_DV: tl.constexpr,
+    IS_CAUSAL: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """One tile of BLOCK_M queries of one tangent: O' = (P∘S')V + PV' - lse'∘O with lse' = rowsum(P∘S')."""
+    tile, t, b, h = locate(tl.cdiv(N, BLOCK_M), T, H)
+    query_ptr = matrix(query_ptr, query_strides, t, b, h)
+    key_ptr = matrix(key_ptr, key_strides, t, b, h)
+    value_ptr = matrix(value_ptr, value_strides, t, b, h)
+    bias_ptr = matrix(bias_ptr, bias_strides, t, b, h)
+    t_query_ptr = matrix(t_query_ptr, t_query_strides, t, b, h)
+    t_key_ptr = matrix(t_key_ptr, t_key_strides, t, b, h)
+    t_value_ptr = matrix(t_value_ptr, t_value_strides, t, b, h)
+    t_bias_ptr = matrix(t_bias_ptr, t_bias_strides, t, b, h)
+
+    rows = tile * BLOCK_M + tl.arange(0, BLOCK_M)
+    query = load_matrix_tile(query_ptr, query_strides, rows, N, D, BLOCK_D)
+    t_query = load_matrix_tile(t_query_ptr, t_query_strides, rows, N, D, BLOCK_D)
+    lse = load_row_values(lse_ptr + (b * H + h) * N, rows, N, float("inf")) * LOG2_E
+    t_lse = tl.zeros([BLOCK_M], tl.float32)
+    t_out = tl.zeros([BLOCK_M, BLOCK_DV], tl.float32)
+
+    end = tl.minimum(M, (tile + 1) * BLOCK_M) if IS_CAUSAL else M
+    for start in range(0, end, BLOCK_N):
+        columns = start + tl.arange(0, BLOCK_N)
+        key = load_matrix_tile(key_ptr, key_strides, columns, M, D, BLOCK_D)
+        product = times_transposed(query, key, PRECISION)
+        s = scores(product, bias_ptr, bias_strides, rows[:, None], columns[None, :], N, M, scale, IS_CAUSAL)
+        p = tl.exp2(s - lse[:, None])
+
+        t_key = load_matrix_tile(t_key_ptr, t_key_strides, columns, M, D, BLOCK_D)
+        t_product = times_transposed_tangent(query, t_query, key, t_key, PRECISION)
+        t_s = scores_tangent(t_product, t_bias_ptr, t_bias_strides, rows[:, None], columns[None, :], N, M, scale)
+        if t_s is not None:
+            weighted = p * t_s
+            t_lse += tl.sum(weighted, 1)
+            value = load_matrix_tile(value_ptr, value_strides, columns, M, DV, BLOCK_DV)
+            t_out = dot(weighted.to(value.dtype), value, t_out, PRECISION)
+        t_value = load_matrix_tile(t_value_ptr, t_value_strides, columns, M, DV, BLOCK_DV)
+        if t_value is not None:
+            t_out = dot(p.to(t_value.dtype), t_value, t_out, PRECISION)
+
+    out = load_matrix_tile(matrix(out_ptr, out_strides, t, b, h), out_strides, rows, N, DV, BLOCK_DV)
+    t_out -= t_lse[:, None] * out
+    store_matrix_tile(matrix(t_out_ptr, t_out_strides, t, b, h), t_out_strides, t_out, rows, N, DV, BLOCK_DV)
+    tl.store(t_lse_ptr + ((t * B + b) * H + h) * N + rows, t_lse, mask=rows < N)

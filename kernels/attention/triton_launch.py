@@ -1,0 +1,79 @@
+"""How the Triton kernels are started: on what target, with what precision; or recorded instead of started."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+
+from .triton_configs import Config
+
+
+class Launch(NamedTuple):
+    """One kernel launch: what ``launch`` was called with."""
+
+    kernel: Any
+    programs: int
+    config: Config
+    arguments: dict[str, Any]
+
+
+class Recording(NamedTuple):
+    """Launches taken down for ``target`` instead of run."""
+
+    target: str
+    tf32: bool
+    launches: list[Launch]
+
+
+_recording: Recording | None = None
+
+
+@contextmanager
+def record(target: str, tf32: bool = False) -> Iterator[list[Launch]]:
+    """Takes down the launches of the enclosed calls, as they would be on ``target``, and runs none.
+
+    With tensors on the meta device this needs no GPU: it is how ``triton_static`` learns what there is to compile.
+    """
+    global _recording
+    previous, _recording = _recording, Recording(target, tf32, [])
+    try:
+        yield _recording.launches
+    finally:
+        _recording = previous
+
+
+def launch(kernel: Any, programs: int, config: Config, device: torch.device, **arguments: Any) -> None:
+    """Starts ``programs`` programs of ``kernel`` on ``device``."""
+    if _recording is not None:
+        _recording.launches.append(Launch(kernel, programs, config, arguments))
+    elif programs > 0:
+        with torch.cuda.device(device if device.type == "cuda" else -1):
+            kernel[(programs,)](**arguments, num_warps=config.num_warps, num_stages=config.num_stages)
+
+
+def target(device: torch.device) -> str:
+    """The column of the configuration tables for ``device``.
+
+    Chips without a column of their own use the one whose matrix instructions and shared memory they have: the sm_80
+    configurations stay below 99 KiB, so that they serve sm_86, sm_89 and sm_120 too.
+    """
+    if _recording is not None:
+        return _recording.target
+    if torch.version.hip is not None:
+        return "gfx942"
+    if device.type != "cuda":  # the interpreter
+        return "sm_80"
+    major, _ = torch.cuda.get_device_capability(device)
+    return {9: "sm_90", 10: "sm_100", 11: "sm_100"}.get(major, "sm_80")
+
+
+def dot_precision(dtype: torch.dtype, target: str) -> str | None:
+    """``input_precision`` of ``tl.dot``: float32 on NVIDIA follows PyTorch's TF32 switch; nothing else has a choice."""
+    if dtype != torch.float32 or target.startswith("gfx"):
+        return None
+    if _recording is not None:
+        return "tf32" if _recording.tf32 else "ieee"
+    return "tf32" if torch.backends.cuda.matmul.fp32_precision == "tf32" else "ieee"

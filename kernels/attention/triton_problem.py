@@ -1,0 +1,146 @@
+"""One call of a map: its sizes, and what every kernel launched for it is given."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from . import triton_configs
+from .triton_configs import Config
+from .triton_launch import dot_precision, launch, target
+
+# Programs that the sum of a bias gradient is split into at most where its slot has fewer tiles: enough to fill the
+# largest GPU several times, few enough that the parts (a float32 tile each) stay below 8 MiB. No property of the device
+# enters, so that the order of the sum, and with it the result, is the same on all.
+BIAS_PROGRAMS = 512
+
+_DTYPES = (torch.float16, torch.bfloat16, torch.float32)
+
+
+class Problem(NamedTuple):
+    """Sizes and parameters of a call. query: [B, H, N, D], key: [B, H, M, D], value: [B, H, M, DV]; T tangents."""
+
+    T: int
+    B: int
+    H: int
+    N: int
+    M: int
+    D: int
+    DV: int
+    scale: float
+    is_causal: bool
+    dtype: torch.dtype
+    device: torch.device
+
+    @classmethod
+    def of(
+        cls, query: Tensor, key: Tensor, value: Tensor, scale: float, is_causal: bool, *tangents: Tensor | None
+    ) -> Problem:
+        """The problem of these arguments; T is 1 without tangents.
+
+        Raises:
+            TypeError: the dtype is none of float16, bfloat16, float32.
+        """
+        if query.dtype not in _DTYPES:
+            raise TypeError(f"query: dtype {query.dtype}, the triton backend has float16, bfloat16 and float32")
+        T = next((t.shape[0] for t in tangents if t is not None), 1)
+        B, H, N, D = query.shape
+        M, DV = value.shape[-2:]
+        return cls(T, B, H, N, M, D, DV, float(scale), is_causal, query.dtype, query.device)
+
+    def whole(self, bias: Tensor | None) -> Tensor | None:
+        """The bias ([T,] B|1, H|1, N|1, M|1) as a view [[T,] B, H, N, M], stride 0 where it broadcasts."""
+        return None if bias is None else bias.expand(*bias.shape[:-4], self.B, self.H, self.N, self.M)
+
+    def query_like(self, width: int, *lead: int) -> Tensor:
+        """Uninitialised [*lead, B, H, N, width] in query's dtype."""
+        return torch.empty(*lead, self.B, self.H, self.N, width, dtype=self.dtype, device=self.device)
+
+    def key_like(self, width: int, *lead: int) -> Tensor:
+        """Uninitialised [*lead, B, H, M, width] in query's dtype."""
+        return torch.empty(*lead, self.B, self.H, self.M, width, dtype=self.dtype, device=self.device)
+
+    def row_values(self, *lead: int) -> Tensor:
+        """Uninitialised float32 [*lead, B, H, N]."""
+        return torch.empty(*lead, self.B, self.H, self.N, dtype=torch.float32, device=self.device)
+
+    def config(self, name: str) -> Config:
+        """The tiles of map ``name`` for this call."""
+        return triton_configs.config(name, max(_padded(self.D), _padded(self.DV)), self.dtype, target(self.device))
+
+    def launch_over_rows(self, kernel: Any, **arguments: Any) -> None:
+        """One program per tile of rows of out: the two preprocessing kernels."""
+        config = self.config("delta")
+        programs = _cdiv(self.N, config.block_m) * self.B * self.H * arguments.get("T", 1)
+        constants = {"DV": self.DV, "BLOCK_M": config.block_m, "BLOCK_DV": _padded(self.DV)}
+        launch(kernel, programs, config, self.device, **arguments, H=self.H, N=self.N, **constants)
+
+    def launch_over_queries(self, kernel: Any, name: str, **arguments: Any) -> None:
+        """One program per tile of queries of every head, batch and tangent."""
+        config = self.config(name)
+        programs = _cdiv(self.N, config.block_m) * self.B * self.H * arguments.get("T", 1)
+        launch(kernel, programs, config, self.device, **arguments, **self._sizes(config))
+
+    def launch_over_keys(self, kernel: Any, name: str, **arguments: Any) -> None:
+        """One program per tile of keys of every head, batch and tangent."""
+        config = self.config(name)
+        programs = _cdiv(self.M, config.block_n) * self.B * self.H * arguments.get("T", 1)
+        launch(kernel, programs, config, self.device, **arguments, **self._sizes(config))
+
+    def launch_over_bias(self, kernel: Any, name: str, slot: torch.Size, result: str, **arguments: Any) -> Tensor:
+        """One program per tile of the bias's shape ``slot``, or several that share its sum; returns [T, *slot].
+
+        ``result`` is the name of the kernel's output pointer.
+        """
+        config = self.config(name)
+        tiles_n, tiles_m = _cdiv(slot[2], config.block_m), _cdiv(slot[3], config.block_n)
+        tangents = arguments.get("T", 1)
+        tiles = tangents * slot[0] * slot[1] * tiles_n * tiles_m
+        if tiles == 0:
+            return torch.empty(tangents, *slot, dtype=self.dtype, device=self.device)
+        items = self.B // slot[0] * (self.H // slot[1])
+        items *= _cdiv(self.N, config.block_m) // tiles_n * (_cdiv(self.M, config.block_n) // tiles_m)
+        splits = max(1, min(items, BIAS_PROGRAMS // tiles))
+        dtype = torch.float32 if splits > 1 else self.dtype
+        parts = torch.empty(tangents, splits, *slot, dtype=dtype, device=self.device)
+        arguments |= {result: parts, "B": self.B, "SPLITS": splits, "REDUCE_N": slot[2] == 1, "REDUCE_M": slot[3] == 1}
+        arguments |= dict(zip(("SLOT_B", "SLOT_H", "SLOT_N", "SLOT_M"), slot, strict=True))
+        launch(kernel, tiles * splits, config, self.device, **arguments, **self._sizes(config))
+        return parts[:, 0] if splits == 1 else parts.sum(1).to(self.dtype)
+
+    def _sizes(self, config: Config) -> dict[str, Any]:
+        """What every kernel that makes score tiles is given."""
+        return {
+            "H": self.H,
+            "N": self.N,
+            "M": self.M,
+            "scale": self.scale,
+            "D": self.D,
+            "DV": self.DV,
+            "BLOCK_M": config.block_m,
+            "BLOCK_N": config.block_n,
+            "BLOCK_D": _padded(self.D),
+            "BLOCK_DV": _padded(self.DV),
+            "IS_CAUSAL": self.is_causal,
+            "PRECISION": dot_precision(self.dtype, target(self.device)),
+        }
+
+
+def matrices(**tensors: Tensor | None) -> dict[str, Any]:
+    """``x=tensor`` -> ``x_ptr``, ``x_strides``: five strides, with 0 for the tangent axis that a primal lacks."""
+    arguments: dict[str, Any] = {}
+    for name, tensor in tensors.items():
+        arguments[f"{name}_ptr"] = tensor
+        arguments[f"{name}_strides"] = None if tensor is None else (0,) * (5 - tensor.dim()) + tensor.stride()
+    return arguments
+
+
+def _cdiv(a: int, b: int) -> int:
+    return -(-a // b)
+
+
+def _padded(width: int) -> int:
+    """Width of the tile that holds a row: a power of two, at least the 16 that matrix instructions want."""
+    return max(16, 1 << (width - 1).bit_length())

@@ -1,0 +1,315 @@
+"""The four maps of the Triton backend against float64 eager attention, differentiated by PyTorch itself.
+
+The same cases run on a GPU, where there is one, and in Triton's interpreter, which must be chosen before Triton is
+imported: ``test_in_the_interpreter`` runs this file again in a process of its own. The interpreter gets 16 x 16 tiles,
+so that small sizes have several, ragged ones; the GPU gets the tiles that it would be given.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import itertools
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+
+import pytest
+import torch
+from torch import Tensor
+
+if importlib.util.find_spec("triton") is None:
+    pytest.skip("Triton is not installed", allow_module_level=True)
+
+from alternet.kernels.attention import triton as backend
+from alternet.kernels.attention import triton_configs, triton_problem
+
+INTERPRETING = os.environ.get("TRITON_INTERPRET") == "1"
+DEVICE = "cpu" if INTERPRETING else "cuda"
+REASON = backend.unavailable_reason()
+
+runs_kernels = pytest.mark.skipif(REASON is not None, reason=f"{REASON} (test_in_the_interpreter runs it)")
+on_gpu = pytest.mark.skipif(REASON is not None or INTERPRETING, reason=REASON or "too large for the interpreter")
+dtypes = pytest.mark.parametrize(
+    "dtype",
+    [
+        torch.float32,
+        torch.float16,
+        pytest.param(
+            torch.bfloat16,
+            marks=pytest.mark.skipif(INTERPRETING, reason="Triton's interpreter multiplies bfloat16 tiles wrongly"),
+        ),
+    ],
+    ids=lambda dtype: str(dtype).removeprefix("torch."),
+)
+
+
+@pytest.mark.skipif(INTERPRETING, reason="is what started this process")
+def test_in_the_interpreter():
+    command = [sys.executable, "-m", "pytest", __file__, "-q", "-p", "no:cacheprovider"]
+    environment = {**os.environ, "TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": ""}
+    finished = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert finished.returncode == 0, finished.stdout[-8000:] + finished.stderr[-2000:]
+    assert " passed" in finished.stdout
+
+
+@dataclass(frozen=True)
+class Case:
+    """A call of the four maps. ``tangents``, ``needs``: which of query, key, value, bias (and grad) take part."""
+
+    B: int = 1
+    H: int = 1
+    N: int = 17
+    M: int = 19
+    D: int = 20
+    DV: int = 16
+    T: int = 1
+    bias: str = ""  # axes of [B, H, N, M] that the bias has; "-" for a bias of one number, "" for none
+    masked: bool = False
+    is_causal: bool = False
+    layout: str = "contiguous"
+    tangents: str = "qkvbg"
+    needs: str = "qkvb"
+
+    def __str__(self) -> str:
+        default = Case()
+        changed = {name: value for name, value in vars(self).items() if value != getattr(default, name)}
+        return ",".join(f"{name}={value}" for name, value in changed.items()) or "default"
+
+
+def eager(query, key, value, bias, *, scale, is_causal):
+    """Attention and its log-sum-exp as anybody would write them; a row that sees no key gives 0 and +inf."""
+    scores = scale * query @ key.mT
+    if bias is not None:
+        scores = scores + bias
+    if is_causal:
+        hidden = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).triu(1)
+        scores = scores.masked_fill(hidden, -torch.inf)
+    dead = (scores == -torch.inf).all(-1, keepdim=True)
+    scores = scores.masked_fill(dead, 0.0)
+    out = (torch.softmax(scores, -1) @ value).masked_fill(dead, 0.0)
+    return out, torch.logsumexp(scores, -1).masked_fill(dead[..., 0], torch.inf)
+
+
+def laid_out(tensor: Tensor, layout: str) -> Tensor:
+    """A tensor of the same shape, random again where ``layout`` makes entries share memory, with other strides."""
+    if layout == "tokens first":  # [..., B, N, H, D], as a projection gives it
+        return tensor.transpose(-3, -2).contiguous().transpose(-3, -2)
+    if layout == "features first":
+        return tensor.mT.contiguous().mT
+    if layout == "broadcast":  # over heads
+        return tensor[..., :1, :, :].expand(tensor.shape)
+    if layout == "sliced":
+        return tensor.repeat_interleave(2, -1).repeat_interleave(3, -2)[..., ::3, ::2]
+    assert layout == "contiguous"
+    return tensor
+
+
+def inputs(case: Case, dtype: torch.dtype) -> tuple[dict[str, Tensor | None], dict[str, Tensor | None]]:
+    """Random primals and tangents by the first letter of their names, ``g`` for grad."""
+    generator = torch.Generator().manual_seed(0)
+    B, H, N, M, D, DV = case.B, case.H, case.N, case.M, case.D, case.DV
+    bias = [size if axis in case.bias else 1 for axis, size in zip("BHNM", (B, H, N, M), strict=True)]
+    shapes = {"q": (B, H, N, D), "k": (B, H, M, D), "v": (B, H, M, DV), "b": bias, "g": (B, H, N, DV)}
+    if not case.bias:
+        del shapes["b"]
+
+    def random(*shape: int) -> Tensor:
+        return laid_out(torch.randn(*shape, generator=generator).to(DEVICE, dtype), case.layout)
+
+    primals = {name: random(*shape) for name, shape in shapes.items()}
+    tangents = {name: random(case.T, *shape) for name, shape in shapes.items() if name in case.tangents}
+    if case.masked:
+        primals["b"] = primals["b"].masked_fill(torch.rand(bias, generator=generator).to(DEVICE) < 0.3, -torch.inf)
+        primals["b"][..., bias[2] // 2, :] = -torch.inf  # these queries see nothing
+    return {"b": None, **primals}, {**dict.fromkeys("qkvbg"), **tangents}
+
+
+def run_backend(case: Case, x: dict, t: dict, parameters: dict) -> dict[str, Tensor]:
+    """All results of the four maps by name; those not needed are checked to be None and left out."""
+    x4 = [x[name] for name in "qkvb"]
+    t4 = [t[name] for name in "qkvb"]
+    needs = tuple(name in case.needs and (name != "b" or x["b"] is not None) for name in "qkvb")
+    out, lse = backend.forward(*x4, **parameters)
+    t_out, t_lse = None, None
+    if any(tensor is not None for tensor in t4):
+        t_out, t_lse = backend.tangent(*x4, out, lse, *t4, **parameters)
+    d = backend.backward(*x4, out, lse, x["g"], **parameters, needs=needs)
+    t_d = backend.backward_tangent(
+        *x4, out, lse, x["g"], *t4, t_out, t_lse, t["g"], **parameters, needs=needs
+    )  # fmt: skip
+    results = {"out": out, "lse": lse, "t_out": t_out, "t_lse": t_lse}
+    for name, needed, gradient, t_gradient in zip("qkvb", needs, d, t_d, strict=True):
+        assert (gradient is not None) == (t_gradient is not None) == needed, name
+        results |= {f"d_{name}": gradient, f"t_d_{name}": t_gradient}
+    return {name: result for name, result in results.items() if result is not None}
+
+
+def differentiate(case: Case, x: dict, t: dict, parameters: dict, dtype: torch.dtype) -> dict[str, Tensor]:
+    """The same results from ``eager`` computed in ``dtype``, by torch.func."""
+    names = [name for name in "qkvb" if x[name] is not None]
+    primals = [x[name].to(dtype).contiguous() for name in names]
+    grad = x["g"].to(dtype).contiguous()
+
+    def attention(*tensors):
+        return eager(*tensors, *[None] * (4 - len(tensors)), **parameters)
+
+    def gradients(*tensors):
+        return torch.func.vjp(lambda *y: attention(*y)[0], *tensors[:-1])[1](tensors[-1])
+
+    def tangent(i, name):
+        return torch.zeros_like(x[name], dtype=dtype) if t[name] is None else t[name][i].to(dtype).contiguous()
+
+    out, lse = attention(*primals)
+    results = {"out": out, "lse": lse} | {f"d_{n}": d for n, d in zip(names, gradients(*primals, grad), strict=True)}
+    t_results = []
+    for i in range(case.T):
+        t_primals = tuple(tangent(i, name) for name in names)
+        t_out, t_lse = torch.func.jvp(attention, tuple(primals), t_primals)[1]
+        t_d = torch.func.jvp(gradients, (*primals, grad), (*t_primals, tangent(i, "g")))[1]
+        t_results.append({"t_out": t_out, "t_lse": t_lse} | {f"t_d_{n}": d for n, d in zip(names, t_d, strict=True)})
+    return results | {name: torch.stack([r[name] for r in t_results]) for name in t_results[0]}
+
+
+@pytest.fixture(autouse=True)
+def watched_outputs(monkeypatch: pytest.MonkeyPatch):
+    """Every torch.empty is NaN, so that an entry nobody writes shows, and ends in a fence that nobody may write."""
+    empty, fence, fenced = torch.empty, 64, []
+
+    def poisoned(*shape, dtype=None, device=None):
+        size = torch.Size(shape).numel()
+        whole = empty(size + fence, dtype=dtype, device=device).fill_(torch.nan)
+        fenced.append((whole, size))
+        return whole[:size].view(shape)
+
+    monkeypatch.setattr(torch, "empty", poisoned)
+    yield
+    monkeypatch.undo()
+    for whole, size in fenced:
+        assert whole[size:].isnan().all(), "written beyond the end of an output"
+
+
+@pytest.fixture
+def small_tiles(monkeypatch: pytest.MonkeyPatch):
+    if INTERPRETING:
+        monkeypatch.setattr(triton_configs, "config", lambda *_: triton_configs.Config(16, 16, 4, 1))
+
+
+def check(case: Case, dtype: torch.dtype) -> None:
+    """Errors, against float64, at most twice those of eager PyTorch in the same dtype, and a floor of eight epsilons.
+
+    The floor is of the largest entry that the same map returns, at least 1: with one key, or summed over all keys, dS
+    is 0 and eager's may be exactly 0, where dP - delta is only as exact as the two numbers whose difference it is.
+    """
+    x, t = inputs(case, dtype)
+    parameters = {"scale": 0.3, "is_causal": case.is_causal}
+    results = run_backend(case, x, t, parameters)
+    exact = differentiate(case, x, t, parameters, torch.float64)
+    same = differentiate(case, x, t, parameters, dtype)
+    for name, result in results.items():
+        assert result.shape == exact[name].shape, name
+        assert result.dtype == (torch.float32 if name.endswith("lse") else dtype), name
+        assert result.is_contiguous(), name
+        assert torch.equal(result.isinf(), exact[name].isinf()), name
+        scale = max(1.0, *(largest(exact[other]) for other in exact if other[:-1] == name[:-1] or other == name))
+        off, eager_off = distance(result, exact[name]), distance(same[name], exact[name])
+        bound = 2 * eager_off + 8 * torch.finfo(dtype).eps * scale
+        assert off <= bound, f"{name}: off by {off:.1e}, eager by {eager_off:.1e}, largest entry {scale:.1e}"
+
+
+def largest(tensor: Tensor) -> float:
+    """Magnitude of the largest entry, those that are infinite left out; NaN if there is one."""
+    return tensor[~tensor.isinf()].abs().amax().item() if tensor.isfinite().any() or tensor.isnan().any() else 0.0
+
+
+def distance(result: Tensor, exact: Tensor) -> float:
+    """Largest difference of entries, where ``exact`` is finite."""
+    return largest(result.double().masked_fill(exact.isinf(), 0.0) - exact.masked_fill(exact.isinf(), 0.0))
+
+
+def cases(*selected: Case):
+    return pytest.mark.parametrize("case", selected, ids=str)
+
+
+@runs_kernels
+@pytest.mark.usefixtures("small_tiles")
+@cases(*(Case(N=N, M=M, bias="NM") for N in (1, 17, 33) for M in (1, 19, 40)))
+def test_ragged_sizes(case: Case):
+    check(case, torch.float32)
+
+
+@runs_kernels
+@pytest.mark.usefixtures("small_tiles")
+@dtypes
+@cases(
+    Case(H=2, T=2, bias="HNM"),
+    Case(N=17, M=33, bias="HM", is_causal=True, H=2),
+    Case(N=33, M=17, is_causal=True),
+    Case(bias="NM", masked=True),
+    Case(B=2, M=8, bias="BNM", masked=True, is_causal=True),
+    Case(bias="N", masked=True),
+    Case(D=3, DV=33, bias="NM"),
+    Case(D=70, DV=1),
+)
+def test_masks_tangents_and_widths(case: Case, dtype: torch.dtype):
+    check(case, dtype)
+
+
+BROADCASTS = ["".join(axes) or "-" for n in range(5) for axes in itertools.combinations("BHNM", n)]
+
+
+@runs_kernels
+@pytest.mark.usefixtures("small_tiles")
+@cases(*(Case(B=2, H=2, N=3, M=5, bias=axes, tangents="b", needs="b") for axes in BROADCASTS))
+def test_bias_broadcasts(case: Case):
+    check(case, torch.float32)
+
+
+@runs_kernels
+@pytest.mark.usefixtures("small_tiles")
+@cases(Case(B=2, M=8, bias="-", needs="b"), Case(M=8, bias="M", needs="b"), Case(N=8, M=33, bias="N", needs="b"))
+def test_bias_sum_over_tiles(case: Case):
+    check(case, torch.float32)
+
+
+@runs_kernels
+@pytest.mark.usefixtures("small_tiles")
+def test_bias_sum_in_one_part(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(triton_problem, "BIAS_PROGRAMS", 1)
+    check(Case(B=3, H=2, N=3, M=5, bias="HM", tangents="b", needs="b"), torch.float32)
+
+
+@runs_kernels
+@pytest.mark.usefixtures("small_tiles")
+@cases(*(Case(H=2, N=5, M=18, bias="NM", layout=x) for x in ("tokens first", "features first", "broadcast", "sliced")))
+def test_strides(case: Case):
+    check(case, torch.float32)
+
+
+@runs_kernels
+@pytest.mark.usefixtures("small_tiles")
+@cases(*(Case(N=3, M=5, bias="NM", tangents=x) for x in ("q", "k", "v", "b", "g", "qg", "kv", "vg", "bg", "qkv")))
+def test_missing_tangents(case: Case):
+    check(case, torch.float32)
+
+
+@runs_kernels
+@pytest.mark.usefixtures("small_tiles")
+@cases(*(Case(N=3, M=5, bias="NM", needs=x) for x in ("", "q", "k", "v", "b", "qv", "kb")))
+def test_needs(case: Case):
+    check(case, torch.float32)
+
+
+@runs_kernels
+@cases(
+    Case(B=0, bias="HNM"), Case(H=0, bias="BNM"), Case(N=0, bias="BM"), Case(N=0, bias="N"), Case(M=0, bias="N"),
+    Case(M=0, bias="NM"), Case(M=0, is_causal=True), Case(B=0, N=0, M=0, bias="BM"),
+)  # fmt: skip
+def test_empty(case: Case):
+    check(case, torch.float32)
+
+
+@runs_kernels
+@cases(Case(N=70, M=130, D=64, DV=64, bias="NM"), Case(N=49, M=49, D=32, DV=32, bias="NM", is_causal=True))
+def test_default_tiles(case: Case):
+    check(case, torch.float32)
