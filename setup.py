@@ -66,7 +66,8 @@ def native():
         sources,
         depends=headers,
         include_dirs=[str(Path("kernels").resolve())],
-        extra_compile_args=["-O3", "-std=c++20", "-fno-math-errno", *STABLE_ABI],
+        # -ffp-contract=fast: products followed by sums, written as such in the kernels, become fused instructions
+        extra_compile_args=["-O3", "-g0", "-std=c++20", "-fno-math-errno", "-ffp-contract=fast", *STABLE_ABI],
         py_limited_api=True,
     )
     return {

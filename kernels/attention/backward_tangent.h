@@ -1,0 +1,222 @@
+// Backward's tangent. With P' = P u, u = S' - lse', dS = P (dP - delta):
+//   dS' = P' (dP - delta) + P (dP' - delta') = u dS + P (dP' - delta'),
+//   dP' = G' V^T + G V'^T, delta' = rowsum(G' out + G out'), S' = scale (Q' K^T + Q K'^T) + bias',
+//   d_query' = scale (dS' K + dS K'), d_key' = scale (dS'^T Q + dS^T Q'), d_value' = P'^T G + P^T G',
+//   d_bias' = dS' summed over what the bias broadcasts over.
+// Included once per instruction set (see csrc/vector.h).
+//
+// P and dS are computed once for all T tangents, which take turns in two more score tiles.
+#pragma once
+
+#include "attention/bias_gradient.h"
+#include "attention/operands.h"
+#include "attention/sweeps.h"
+
+namespace alternet::ALTERNET_ISA {
+
+/// s <- P' = P u, u = scale s + bias' - lse'; if GRADIENTS, d <- dS' = u dS + P (d - delta').
+template <typename Real, bool GRADIENTS>
+struct TangentSweep {
+  const Real *p, *ds;
+  Real *s, *d;
+  const Real* t_bias;
+  Real scale, t_lse, t_delta;
+
+  template <bool MASKED>
+  ALTERNET_INLINE void step(int64_t j, int64_t lanes) {
+    const Vector<Real> probability = load(p + j);
+    const Vector<Real> u = load(s + j) * scale + (load(t_bias + j) - t_lse);
+    store(s + j, counted<MASKED, Real>(probability * u, lanes));
+    if constexpr (GRADIENTS)
+      store(d + j, counted<MASKED, Real>(u * load(ds + j) + probability * (load(d + j) - t_delta), lanes));
+  }
+  ALTERNET_INLINE void clear(int64_t j) {
+    store(s + j, Vector<Real>{});
+    if constexpr (GRADIENTS) store(d + j, Vector<Real>{});
+  }
+};
+
+template <typename Real>
+class BackwardTangent {
+ public:
+  BackwardTangent(const Problem& problem, Carver& scratch)
+      : p(problem),
+        T(p.tangents),
+        has_t_scores(p.has_score_tangent()),
+        has_d_scores(p.d_query || p.d_key || p.d_bias),
+        key_t(p, p.key, 1, p.width, true, scratch),                        // [D, M]
+        t_key_t(p, p.t_key, T, p.width, true, scratch),                    // [T, D, M]
+        value_t(p, p.value, 1, p.value_width, has_d_scores, scratch),      // [Dv, M]
+        t_value_t(p, p.t_value, T, p.value_width, has_d_scores, scratch),  // [T, Dv, M]
+        key(p.key, 1, p.keys, p.width, bool(p.d_query), scratch),          // [M, D]
+        t_key(p.t_key, T, p.keys, p.width, bool(p.d_query), scratch),      // [T, M, D]
+        query(p, p.query, 1, p.width, bool(p.d_key), scratch),             // [rows, D]
+        t_query(p, p.t_query, T, p.width, bool(p.d_key), scratch),         // [T, rows, D]
+        grad(p, p.grad, 1, p.value_width, bool(p.d_value), scratch),       // [rows, Dv]
+        t_grad(p, p.t_grad, T, p.value_width, bool(p.d_value), scratch),   // [T, rows, Dv]
+        out(p, p.out, 1, p.value_width, false, scratch),                   // [rows, Dv]
+        t_out(p, p.t_out, T, p.value_width, false, scratch),               // [T, rows, Dv]
+        scores(p, true, scratch),                                          // [rows, keys]: S, P
+        d_scores(p, has_d_scores && has_t_scores, scratch),                // [rows, keys]: dP, dS
+        t_scores(p, has_t_scores, scratch),                                // [rows, keys]: S', P'
+        t_d_scores(p, has_d_scores, scratch),                              // [rows, keys]: dP', dS'
+        d_query(p.d_query, T, p.plan.tile_rows, p.width, scratch),         // [T, rows, D]
+        d_key(p.d_key, T, p.keys, p.width, scratch),                       // [T, M, D]
+        d_value(p.d_value, T, p.keys, p.value_width, scratch),             // [T, M, Dv]
+        d_bias(p, scratch),                                                // [T, rows, M]
+        delta(scratch.take<Real>(p.plan.tile_rows)),                       // [rows]
+        t_delta(scratch.take<Real>(T * p.plan.tile_rows)),                 // [T, rows]
+        bias_row(scratch.take<Real>(score_stride<Real>(p))) {}             // [keys]
+
+  void run(const Task& task) {
+    const int64_t keys = reach(p, task.last);
+    for (KeysTransposed<Real>* side : {&key_t, &t_key_t, &value_t, &t_value_t}) side->load(task, keys);
+    for (RowPanels<Real>* side : {&key, &t_key}) side->load(task, {0, keys});
+    d_key.clear(p.keys);
+    d_value.clear(p.keys);
+    d_bias.begin_task();
+    for_tiles(task.first, task.last, p.plan.tile_rows, [&](Range queries) { tile(task, queries); });
+    d_bias.end_task(task);
+    write_key_side(p, task, d_key, d_value);
+  }
+
+ private:
+  void tile(const Task& task, Range queries) {
+    for (QueryRows<Real>* side : {&query, &t_query, &grad, &t_grad, &out, &t_out}) side->load(task, queries);
+    deltas(queries);
+    d_bias.begin_tile();
+    for_tiles(0, reach(p, queries.end()), p.plan.tile_keys, [&](Range keys) {
+      probabilities(task, queries, keys);
+      if (has_d_scores && has_t_scores) score_gradients(queries, keys);
+      for (int64_t t = 0; t < T; ++t) {
+        products(queries, keys, t);
+        sweeps(task, queries, keys, t);
+        accumulate_queries(queries, keys, t);
+        accumulate_keys(queries, keys, t);
+      }
+    });
+    d_bias.end_tile(task, queries);
+    d_query.write(task, queries.first, queries.count, static_cast<Real>(p.scale));
+  }
+
+  /// delta = rowsum(G out), delta' = rowsum(G' out + G out')
+  void deltas(Range queries) {
+    for (int64_t r = 0; r < queries.count; ++r) {
+      delta[r] = dot(grad.row(r), out.row(r), p.value_width);
+      for (int64_t t = 0; t < T; ++t) {
+        Real sum = 0;
+        if (t_grad) sum += dot(t_grad.row(r, t), out.row(r), p.value_width);
+        if (t_out) sum += dot(grad.row(r), t_out.row(r, t), p.value_width);
+        t_delta[t * p.plan.tile_rows + r] = sum;
+      }
+    }
+  }
+
+  /// 1) S = Q K^T, P = exp(scale S + bias - lse)
+  void probabilities(const Task& task, Range queries, Range keys) {
+    const Term<Real> qk{query.rows(), key_t.under(keys)};
+    scores.multiply_into(queries, keys, p.width, &qk, 1);
+    to_probabilities<Real>(p, task, queries, keys, scores, bias_row);
+  }
+
+  /// 2) dP = G V^T, dS = P (dP - delta)
+  void score_gradients(Range queries, Range keys) {
+    const Term<Real> gv{grad.rows(), value_t.under(keys)};
+    d_scores.multiply_into(queries, keys, p.value_width, &gv, 1);
+    for (int64_t r = 0; r < queries.count; ++r) {
+      ScoreGradientSweep<Real> sweep{scores.row(r), d_scores.row(r), delta[r]};
+      sweep_row<Real>(sweep, visible(p, queries.first + r, keys), keys.count);
+    }
+  }
+
+  /// 3) S' = Q' K^T + Q K'^T, dP' = G' V^T + G V'^T
+  void products(Range queries, Range keys, int64_t t) {
+    Term<Real> terms[2];
+    if (has_t_scores) {
+      int count = 0;
+      if (t_query) terms[count++] = {t_query.rows(t), key_t.under(keys)};
+      if (t_key_t) terms[count++] = {query.rows(), t_key_t.under(keys, t)};
+      t_scores.multiply_into(queries, keys, p.width, terms, count);
+    }
+    if (has_d_scores) {
+      int count = 0;
+      if (t_grad) terms[count++] = {t_grad.rows(t), value_t.under(keys)};
+      if (t_value_t) terms[count++] = {grad.rows(), t_value_t.under(keys, t)};
+      t_d_scores.multiply_into(queries, keys, p.value_width, terms, count);
+    }
+  }
+
+  /// 4) P' = P (scale S' + bias' - lse'), dS'
+  void sweeps(const Task& task, Range queries, Range keys, int64_t t) {
+    const BiasRows<Real> t_bias(p, p.t_bias, task, t, bias_row);
+    for (int64_t r = 0; r < queries.count; ++r) {
+      const int64_t i = queries.first + r, seen = visible(p, i, keys);
+      const Real shift = t_delta[t * p.plan.tile_rows + r];
+      if (!has_t_scores) {
+        ScoreGradientSweep<Real> sweep{scores.row(r), t_d_scores.row(r), shift};
+        if (has_d_scores) sweep_row<Real>(sweep, seen, keys.count);
+      } else if (has_d_scores) {
+        sweep_tangent<true>(task, r, i, t, t_bias(i, keys), shift, seen, keys);
+      } else {
+        sweep_tangent<false>(task, r, i, t, t_bias(i, keys), shift, seen, keys);
+      }
+      if (d_bias) d_bias.add(t, r, keys, t_d_scores.row(r));
+    }
+  }
+
+  template <bool GRADIENTS>
+  void sweep_tangent(const Task& task, int64_t r, int64_t i, int64_t t, const Real* t_bias, Real shift, int64_t seen,
+                     Range keys) {
+    TangentSweep<Real, GRADIENTS> sweep{scores.row(r),
+                                        d_scores.row(r),
+                                        t_scores.row(r),
+                                        t_d_scores.row(r),
+                                        t_bias,
+                                        static_cast<Real>(p.scale),
+                                        at<Real>(p.t_lse.slice(task.b, task.h, t), i),
+                                        shift};
+    sweep_row<Real>(sweep, seen, keys.count);
+  }
+
+  /// 5) d_query' += dS' K + dS K'
+  void accumulate_queries(Range queries, Range keys, int64_t t) {
+    if (!d_query) return;
+    Term<Real> terms[2];
+    int count = 0;
+    terms[count++] = {t_d_scores.rows(), key.below(keys.first)};
+    if (t_key) terms[count++] = {d_scores.rows(), t_key.below(keys.first, t)};
+    multiply(queries.count, p.width, keys.count, terms, count, d_query.row(0, t), d_query.stride(), keys.first > 0);
+  }
+
+  /// 6) d_key' += dS'^T Q + dS^T Q', d_value' += P'^T G + P^T G'
+  void accumulate_keys(Range queries, Range keys, int64_t t) {
+    Term<Real> terms[2];
+    if (d_key) {
+      int count = 0;
+      terms[count++] = {t_d_scores.rows(), query.panels()};
+      if (t_query) terms[count++] = {d_scores.rows(), t_query.panels(t)};
+      multiply<Real, true>(keys.count, p.width, queries.count, terms, count, d_key.row(keys.first, t), d_key.stride(),
+                           true);
+    }
+    if (d_value) {
+      int count = 0;
+      if (has_t_scores) terms[count++] = {t_scores.rows(), grad.panels()};
+      if (t_grad) terms[count++] = {scores.rows(), t_grad.panels(t)};
+      multiply<Real, true>(keys.count, p.value_width, queries.count, terms, count, d_value.row(keys.first, t),
+                           d_value.stride(), true);
+    }
+  }
+
+  const Problem& p;
+  int64_t T;
+  bool has_t_scores, has_d_scores;
+  KeysTransposed<Real> key_t, t_key_t, value_t, t_value_t;
+  RowPanels<Real> key, t_key;
+  QueryRows<Real> query, t_query, grad, t_grad, out, t_out;
+  ScoreTile<Real> scores, d_scores, t_scores, t_d_scores;
+  Sums<Real> d_query, d_key, d_value;
+  BiasGradient<Real> d_bias;
+  Real *delta, *t_delta, *bias_row;
+};
+
+}  // namespace alternet::ALTERNET_ISA

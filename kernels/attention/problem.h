@@ -1,0 +1,85 @@
+// One call of an attention map, as the kernels of every instruction set see it. No instruction set, no torch.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+
+#include "csrc/operand.h"
+#include "csrc/parallel.h"
+
+namespace alternet {
+
+/// The largest head size: what row buffers hold.
+constexpr int64_t MAX_WIDTH = 256;
+
+/// How a map is cut into tasks and tiles. It depends on the shapes alone, never on the number of threads: with the
+/// order that the turnstiles keep, neither do the results.
+struct Plan {
+  int64_t tile_rows;   // queries of a tile
+  int64_t tile_keys;   // keys of a tile, a multiple of 16: of every instruction set's lanes
+  int64_t chunk_rows;  // queries of a task, a multiple of tile_rows
+  int64_t chunks;      // tasks of one (batch, head)
+};
+
+/// The arguments of all four maps; what a map does not take or is not asked for has no data.
+struct Problem {
+  int64_t batch, heads, queries, keys;  // B, H, N, M
+  int64_t width, value_width;           // D, Dv
+  int64_t tangents;                     // T
+  double scale;
+  bool causal;
+
+  Operand query, key, value, bias, out, lse, grad;
+  Operand t_query, t_key, t_value, t_bias, t_out, t_lse, t_grad;
+
+  // Results, contiguous: out and lse of `forward`, or their tangents; the gradients, or theirs.
+  Operand r_out, r_lse;
+  Operand d_query, d_key, d_value, d_bias;
+
+  Plan plan;
+  Turnstile* key_turns;   // one chain a (batch, head): d_key and d_value, if it is cut into several tasks
+  Turnstile* bias_turns;  // see bias_gradient.h
+
+  bool has_score_tangent() const { return t_query || t_key || t_bias; }
+};
+
+/// The queries [first, last) of one (batch, head).
+struct Task {
+  int64_t b, h, chunk, first, last;
+
+  Task(const Problem& p, int64_t index)
+      : b(index / p.plan.chunks / p.heads),
+        h(index / p.plan.chunks % p.heads),
+        chunk(index % p.plan.chunks),
+        first(chunk * p.plan.chunk_rows),
+        last(std::min(p.queries, first + p.plan.chunk_rows)) {}
+};
+
+/// One map of one instruction set and arithmetic type.
+struct Map {
+  size_t (*scratch)(const Problem&);  // bytes that a thread needs
+  void (*run)(const Problem&, int64_t task, char* scratch);
+};
+
+struct Maps {
+  Map forward, tangent, backward, backward_tangent;
+};
+
+struct AttentionKernels {
+  Maps float32, float64;
+};
+
+namespace generic {
+const AttentionKernels& attention_kernels();
+}
+#if defined(__x86_64__)
+namespace avx2 {
+const AttentionKernels& attention_kernels();
+}
+namespace avx512 {
+const AttentionKernels& attention_kernels();
+}
+#endif
+
+}  // namespace alternet

@@ -1,0 +1,66 @@
+// The element-wise steps that several maps share. Included once per instruction set (see csrc/vector.h).
+#pragma once
+
+#include "attention/operands.h"
+
+namespace alternet::ALTERNET_ISA {
+
+/// s <- P = exp(scale s + bias - lse), and its sum.
+template <typename Real>
+struct ProbabilitySweep {
+  Real* s;
+  const Real* bias;
+  Real scale, lse;
+  Vector<Real> sum{};
+
+  template <bool MASKED>
+  ALTERNET_INLINE void step(int64_t j, int64_t lanes) {
+    const Vector<Real> p = exponential<Real>(load(s + j) * scale + load(bias + j) - lse);
+    store(s + j, counted<MASKED, Real>(p, lanes));
+    sum += counted<MASKED, Real>(p, lanes);
+  }
+  ALTERNET_INLINE void clear(int64_t j) { store(s + j, Vector<Real>{}); }
+};
+
+/// d <- dS = P (d - delta).
+template <typename Real>
+struct ScoreGradientSweep {
+  const Real* p;
+  Real* d;
+  Real delta;
+
+  template <bool MASKED>
+  ALTERNET_INLINE void step(int64_t j, int64_t lanes) {
+    store(d + j, counted<MASKED, Real>(load(p + j) * (load(d + j) - delta), lanes));
+  }
+  ALTERNET_INLINE void clear(int64_t j) { store(d + j, Vector<Real>{}); }
+};
+
+/// A tile of Q K^T becomes P = exp(scale Q K^T + bias - lse); `sum`, if given, gets its row sums.
+template <typename Real>
+void to_probabilities(const Problem& p, const Task& task, Range queries, Range keys, const ScoreTile<Real>& scores,
+                      Real* bias_row, Real* sum = nullptr) {
+  const BiasRows<Real> bias(p, p.bias, task, 0, bias_row);
+  const Matrix lse = p.lse.slice(task.b, task.h);
+  for (int64_t r = 0; r < queries.count; ++r) {
+    const int64_t i = queries.first + r;
+    ProbabilitySweep<Real> sweep{scores.row(r), bias(i, keys), static_cast<Real>(p.scale), at<Real>(lse, i)};
+    sweep_row<Real>(sweep, visible(p, i, keys), keys.count);
+    if (sum) sum[r] = reduce<Sum, Real>(sweep.sum);
+  }
+}
+
+/// Writes d_key and d_value of a task, or adds them, in the order of tasks, where others have a part in them.
+template <typename Real>
+void write_key_side(const Problem& p, const Task& task, const Sums<Real>& d_key, const Sums<Real>& d_value) {
+  if (!d_key && !d_value) return;
+  const bool shared = p.plan.chunks > 1;
+  const int64_t chain = task.b * p.heads + task.h;
+  if (shared) p.key_turns->wait(chain, task.chunk);
+  const int64_t keys = task.chunk > 0 ? reach(p, task.last) : p.keys;
+  d_key.write(task, 0, keys, static_cast<Real>(p.scale), task.chunk > 0);
+  d_value.write(task, 0, keys, Real(1), task.chunk > 0);
+  if (shared) p.key_turns->pass(chain, task.chunk);
+}
+
+}  // namespace alternet::ALTERNET_ISA
