@@ -6,7 +6,7 @@ SOURCES := setup.py pyproject.toml constraints.txt $(shell find kernels -name '*
 .PHONY: demo test lint bench static clean
 
 demo: .venv/installed  ## the paper's figures from networks trained here, on real data, in out/demo/index.html
-	$(BIN)/alternet poster --data mnist5k --out out/demo
+	$(BIN)/alternet poster --data mnist5k --epochs 8 --fraction 0.05 --out out/demo
 
 test: .venv/installed  ## every test that can run on this machine
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -q

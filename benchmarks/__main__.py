@@ -12,10 +12,10 @@ from pathlib import Path
 
 import torch
 
+from alternet.analysis.machine import describe
 from alternet.kernels import available_backends
 
 from .attention import SHAPES, TASKS, Cell, implementations
-from .machine import describe
 from .measure import interleaved_seconds, median_ratio, peak_memory
 
 RESULTS = Path(__file__).parent / "results"
@@ -64,7 +64,8 @@ HEADER = (
 
 def _write(folder: Path, rows: list[dict]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    machine = describe()
+    about = describe()
+    machine = f"{about['processor']}, torch {about['torch']}, Python {about['Python']}"
     (folder / "attention.json").write_text(json.dumps({"machine": machine, "rows": rows}, indent=1) + "\n")
     table = "\n".join([HEADER, *(_line(row) for row in rows)])
     text = f"{table}\n\n{machine}; float32, medians of interleaved runs in one process; `make bench` remakes it.\n"

@@ -11,7 +11,7 @@ from pathlib import Path
 from .attention import Cell
 
 ROUNDS = 15
-SECONDS = 20.0  # of one comparison; slow ones get fewer rounds, never fewer than three
+SECONDS = 8.0  # of one comparison; slow ones get fewer rounds, never fewer than three
 
 
 def interleaved_seconds(works: Mapping[str, Callable[[], object]]) -> dict[str, list[float]]:
