@@ -261,7 +261,7 @@ def _add_recipe(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--recipe", choices=("short", "paper"), default="short", help="short: minutes; paper: 305 epochs (short)"
     )
-    command.add_argument("--epochs", type=int, help="of training, warm-up included (12)")
+    command.add_argument("--epochs", type=int, help="of training, warm-up included (10)")
     command.add_argument("--warmup-epochs", type=int, help="of them with a rising learning rate (1)")
     command.add_argument("--batch-size", type=int, help="images per update (32)")
     command.add_argument("--learning-rate", type=float, help="after the warm-up (0.002)")

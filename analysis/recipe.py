@@ -59,7 +59,7 @@ PAPER = Recipe()
 
 # For minutes on a processor: few epochs need a larger step and smaller batches, and do not outlive strong augmentation.
 SHORT = Recipe(
-    epochs=12,
+    epochs=10,
     warmup_epochs=1,
     batch_size=32,
     learning_rate=2e-3,
