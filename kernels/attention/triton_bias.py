@@ -2,8 +2,8 @@
 
 The bias is a *slot* [SLOT_B, SLOT_H, SLOT_N, SLOT_M], each axis whole or 1. A program owns one tile of the slot and
 adds up, always in the same order, the score tiles that fall on it: over batch, over heads, and over the tiles of
-queries or of keys where that axis of the slot is 1. A small slot under many heads (one 49 x 49 table for all windows) would leave
-the GPU idle, so the sum is cut into SPLITS parts, each a slice of the output, added up afterwards.
+queries or of keys where that axis of the slot is 1. A small slot under many heads (one 49 x 49 table for all windows)
+would leave the GPU idle, so the sum is cut into SPLITS parts, each a slice of the output, added up afterwards.
 """
 
 import triton
@@ -44,7 +44,7 @@ def store_slot_tile(ptr, tile, rows, columns, index, SLOT_N, SLOT_M, REDUCE_N: t
         tile = tl.broadcast_to(tl.sum(tile, 0, keep_dims=True), tile.shape)
     if REDUCE_M:
         tile = tl.broadcast_to(tl.sum(tile, 1, keep_dims=True), tile.shape)
-    offsets = (index * SLOT_N + rows[:, None]) * SLOT_M + columns[None, :]
+    offsets = (index.to(tl.int64) * SLOT_N + rows[:, None]) * SLOT_M + columns[None, :]
     inside = (rows[:, None] < SLOT_N) & (columns[None, :] < SLOT_M)
     tl.store(ptr + offsets, tile.to(ptr.dtype.element_ty), mask=inside)
 
@@ -116,7 +116,7 @@ def attention_backward_bias_kernel(
         d_p = times_transposed(grad, value, PRECISION)
         d_bias += p * (d_p - load_row_values(delta_ptr + (b * H + h) * N, rows[:, None], N, 0.0))
 
-    rows = (slot_tile_n * BLOCK_M + tl.arange(0, BLOCK_M)).to(tl.int64)
+    rows = slot_tile_n * BLOCK_M + tl.arange(0, BLOCK_M)
     columns = slot_tile_m * BLOCK_N + tl.arange(0, BLOCK_N)
     index = (part * SLOT_B + slot_b) * SLOT_H + slot_h
     store_slot_tile(d_bias_ptr, d_bias, rows, columns, index, SLOT_N, SLOT_M, REDUCE_N, REDUCE_M)
@@ -219,7 +219,7 @@ def attention_backward_tangent_bias_kernel(
         t_delta = load_row_values(t_delta_ptr + t_head, rows[:, None], N, 0.0)
         t_d_bias += scores_grad_tangent(p, r, d_p, t_d_p, delta, t_delta)
 
-    rows = (slot_tile_n * BLOCK_M + tl.arange(0, BLOCK_M)).to(tl.int64)
+    rows = slot_tile_n * BLOCK_M + tl.arange(0, BLOCK_M)
     columns = slot_tile_m * BLOCK_N + tl.arange(0, BLOCK_N)
     index = ((t * SPLITS + part) * SLOT_B + slot_b) * SLOT_H + slot_h
     store_slot_tile(t_d_bias_ptr, t_d_bias, rows, columns, index, SLOT_N, SLOT_M, REDUCE_N, REDUCE_M)
