@@ -25,19 +25,19 @@ struct BiasSharing {
   int64_t tiles() const { return (p.queries + p.plan.tile_rows - 1) / p.plan.tile_rows; }
   int64_t chains() const { return per_query ? slices() * tiles() : slices(); }
 
-  /// How many tasks add to one place.
-  int64_t sharers() const {
-    return (per_batch ? 1 : p.batch) * (per_head ? 1 : p.heads) * (per_query ? 1 : p.plan.chunks);
-  }
+  /// How many (batch, head)s, and how many tasks, add to one place.
+  int64_t heads() const { return (per_batch ? 1 : p.batch) * (per_head ? 1 : p.heads); }
+  int64_t sharers() const { return heads() * (per_query ? 1 : p.plan.chunks); }
 
   int64_t chain(const Task& task, int64_t first_query) const {
     const int64_t slice = (per_batch ? task.b : 0) * (per_head ? p.heads : 1) + (per_head ? task.h : 0);
     return per_query ? slice * tiles() + first_query / p.plan.tile_rows : slice;
   }
 
+  /// Increases along the queue of tasks, as a turnstile asks.
   int64_t rank(const Task& task) const {
-    const int64_t rank = (per_batch ? 0 : task.b) * (per_head ? 1 : p.heads) + (per_head ? 0 : task.h);
-    return per_query ? rank : rank * p.plan.chunks + task.chunk;
+    const int64_t head = (per_batch ? 0 : task.b) * (per_head ? 1 : p.heads) + (per_head ? 0 : task.h);
+    return per_query ? head : task.chunk * heads() + head;
   }
 };
 

@@ -49,10 +49,10 @@ Plan make_plan(const Problem& p, MapName map) {
   plan.tile_keys = even_tile(p.keys, map == MapName::forward ? 272 : 144, 16);
   // Tasks: enough for many threads where there are few heads, but not so short that packing the keys shows.
   constexpr int64_t WANTED_TASKS = 128, SHORTEST_ROWS = 256;
-  const int64_t wanted = ceil_divide(WANTED_TASKS, p.batch * p.heads);
-  const int64_t shortest = p.batch * p.heads < 8 ? plan.tile_rows : SHORTEST_ROWS;
-  const int64_t rows = std::max(ceil_divide(p.queries, wanted), shortest);
-  plan.chunk_rows = std::max<int64_t>(1, rows / plan.tile_rows) * plan.tile_rows;
+  const int64_t heads = p.batch * p.heads;
+  const int64_t shortest = heads < 8 ? plan.tile_rows : SHORTEST_ROWS;
+  const int64_t chunks = std::clamp<int64_t>(p.queries / shortest, 1, ceil_divide(WANTED_TASKS, heads));
+  plan.chunk_rows = ceil_divide(ceil_divide(p.queries, plan.tile_rows), chunks) * plan.tile_rows;
   plan.chunks = ceil_divide(p.queries, plan.chunk_rows);
   return plan;
 }

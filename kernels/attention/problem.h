@@ -44,14 +44,15 @@ struct Problem {
   bool has_score_tangent() const { return t_query || t_key || t_bias; }
 };
 
-/// The queries [first, last) of one (batch, head).
+/// The queries [first, last) of one (batch, head). Tasks that add to one place are far apart in the queue, so that they
+/// seldom wait for one another: the first chunk of every (batch, head) comes before the second of any.
 struct Task {
   int64_t b, h, chunk, first, last;
 
   Task(const Problem& p, int64_t index)
-      : b(index / p.plan.chunks / p.heads),
-        h(index / p.plan.chunks % p.heads),
-        chunk(index % p.plan.chunks),
+      : b(index / p.heads % p.batch),
+        h(index % p.heads),
+        chunk(index / (p.batch * p.heads)),
         first(chunk * p.plan.chunk_rows),
         last(std::min(p.queries, first + p.plan.chunk_rows)) {}
 };

@@ -104,6 +104,12 @@ _NVIDIA_FLOAT32 = {
     "backward_tangent_bias": ((32, 32, 8, 1), (32, 32, 8, 1), (32, 32, 8, 1), (16, 16, 8, 1), (16, 16, 8, 1)),
 }
 
+# sm_90 and sm_100 hold the transposed tiles of 32 x 32 no more.
+_SM_90_FLOAT32 = {
+    **_NVIDIA_FLOAT32,
+    "backward_tangent_key_value": ((32, 32, 8, 1), (32, 32, 8, 1), (16, 32, 8, 1), (16, 16, 8, 1), (16, 16, 8, 1)),
+}
+
 # gfx942, float32: matrix instructions exist, operands take twice the registers of 16 bits.
 _GFX942_FLOAT32 = {
     "forward": ((128, 64, 8, 2), (128, 64, 8, 2), (64, 64, 4, 1), (32, 32, 4, 1), (16, 16, 4, 1)),
@@ -117,4 +123,4 @@ _GFX942_FLOAT32 = {
 }
 
 _16_BIT = {"sm_80": _SM_80, "sm_90": _SM_90, "sm_100": _SM_100, "gfx942": _GFX942}
-_FLOAT32 = {**dict.fromkeys(("sm_80", "sm_90", "sm_100"), _NVIDIA_FLOAT32), "gfx942": _GFX942_FLOAT32}
+_FLOAT32 = {"sm_80": _NVIDIA_FLOAT32, "sm_90": _SM_90_FLOAT32, "sm_100": _SM_90_FLOAT32, "gfx942": _GFX942_FLOAT32}

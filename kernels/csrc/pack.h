@@ -95,14 +95,16 @@ bool panels_in_place(const Matrix& from, int64_t columns) {
   return in_place<Real>(from) && from.row == columns && columns % LANES<Real> == 0 && columns * sizeof(Real) <= 256;
 }
 
-/// Rows of a group of LANES, zeros beyond `n`: pointers to where they lie or to `buffer`.
+/// Rows of a group of LANES, zeros beyond `n`: pointers to where they lie or to `buffer`. Sends for the next group.
 template <typename Real>
 struct RowGroup {
   alignas(64) Real buffer[LANES<Real>][MAX_COLUMNS];
   const Real* row[LANES<Real>];
 
   void load(const Matrix& from, int64_t first, int64_t n, int64_t columns) {
+    constexpr int64_t line = 64 / sizeof(Real);
     for (int64_t i = 0; i < LANES<Real>; ++i) {
+      for (int64_t j = 0; j < columns; j += line) __builtin_prefetch(from.at(first + LANES<Real> + i, j));
       if (i >= n) std::memset(buffer[i], 0, sizeof buffer[i]);
       row[i] = i < n ? padded_row(from, first + i, columns, buffer[i]) : buffer[i];
     }
