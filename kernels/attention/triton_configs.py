@@ -94,9 +94,9 @@ _GFX942 = {
 # NVIDIA, float32 (TF32 too): without TF32 products are FFMA with whole rows of both operands in registers, so tiles are
 # small and eight warps share them; one table for all, since registers hardly differ between the chips.
 _NVIDIA_FLOAT32 = {
-    "forward": ((64, 32, 8, 1), (64, 32, 8, 1), (64, 32, 8, 1), (32, 32, 8, 1), (16, 16, 4, 1)),
+    "forward": ((32, 32, 8, 1), (64, 32, 8, 1), (64, 32, 8, 1), (32, 32, 8, 1), (16, 16, 4, 1)),
     "tangent": ((32, 32, 8, 1), (32, 32, 8, 1), (32, 32, 8, 1), (16, 16, 8, 1), (16, 16, 8, 1)),
-    "backward_query": ((64, 32, 8, 1), (64, 32, 8, 1), (64, 32, 8, 1), (32, 32, 8, 1), (16, 16, 4, 1)),
+    "backward_query": ((64, 32, 8, 1), (32, 32, 8, 1), (64, 32, 8, 1), (32, 32, 8, 1), (16, 16, 4, 1)),
     "backward_key_value": ((32, 64, 8, 1), (32, 64, 8, 1), (32, 64, 8, 1), (32, 32, 8, 1), (16, 16, 4, 1)),
     "backward_tangent_query": ((32, 32, 8, 1), (32, 32, 8, 1), (32, 32, 8, 1), (16, 16, 8, 1), (16, 16, 8, 1)),
     "backward_tangent_key_value": ((32, 32, 8, 1), (32, 32, 8, 1), (32, 32, 8, 1), (16, 16, 8, 1), (16, 16, 8, 1)),
@@ -107,7 +107,9 @@ _NVIDIA_FLOAT32 = {
 # sm_90 and sm_100 hold the transposed tiles of 32 x 32 no more.
 _SM_90_FLOAT32 = {
     **_NVIDIA_FLOAT32,
-    "backward_tangent_key_value": ((32, 32, 8, 1), (32, 32, 8, 1), (16, 32, 8, 1), (16, 16, 8, 1), (16, 16, 8, 1)),
+    "backward_tangent_query": ((32, 32, 8, 1), (32, 32, 8, 1), (16, 32, 8, 1), (16, 16, 8, 1), (16, 16, 8, 1)),
+    "backward_tangent_key_value": ((32, 32, 8, 1), (16, 32, 8, 1), (16, 16, 8, 1), (16, 16, 8, 1), (16, 16, 8, 1)),
+    "backward_tangent_bias": ((32, 32, 8, 1), (32, 32, 8, 1), (16, 32, 8, 1), (16, 16, 8, 1), (16, 16, 8, 1)),
 }
 
 # gfx942, float32: matrix instructions exist, operands take twice the registers of 16 bits.

@@ -1,0 +1,65 @@
+"""Every Triton kernel compiles, without a GPU, for every target; what its launch configuration costs is recorded.
+
+The common head sizes run always, the rest of what can be launched is marked slow (``python -m pytest -m slow``).
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+
+import pytest
+
+if importlib.util.find_spec("triton") is None:
+    pytest.skip("Triton is not installed", allow_module_level=True)
+
+from alternet.kernels.attention import triton_static
+from alternet.kernels.attention.triton_static import SHARED_MEMORY, Case, cases
+
+MOST = ("bias, causal",)  # what holds most in registers
+FAST = [
+    *cases(dtypes=("bfloat16",), head_sizes=(32, 64, 128), variants=MOST),
+    *cases(dtypes=("float32",), head_sizes=(64,), variants=MOST),
+]
+EVERY = [
+    *cases(dtypes=("bfloat16", "float32", "tf32"), variants=MOST),
+    *cases(dtypes=("float16",), head_sizes=(64,)),
+    *cases(dtypes=("bfloat16", "float32"), head_sizes=(64,), variants=("plain",)),
+]
+SLOW = [case for case in EVERY if case not in FAST]
+
+# Bytes of stack a thread, by target, dtype, head size, flags and kernel; what is not here must not spill at all.
+# In 16 bits nothing spills on any target. Second-order float32 kernels spill a little where products run on FFMA.
+SPILLS: dict[Case, dict[str, int]] = {
+    Case("sm_90", "float32", 64, "bias, causal"): {
+        "backward_tangent_query": 8,
+        "backward_tangent_key_value": 24,
+        "backward_tangent_bias": 8,
+    },
+    Case("sm_90", "float32", 128, "bias, causal"): {"backward_tangent_key_value": 16},
+    Case("sm_100", "float32", 64, "bias, causal"): {"backward_tangent_key_value": 24},
+}
+
+_rows = functools.cache(lambda case: list(triton_static.compile_rows([case])))
+every_case = pytest.mark.parametrize(
+    "case",
+    [*FAST, *(pytest.param(case, marks=pytest.mark.slow) for case in SLOW)],
+    ids=lambda case: "-".join(map(str, case)),
+)
+
+
+@every_case
+def test_compiles_within_its_limits(case: Case):
+    rows = _rows(case)
+    kernels = 10 if "bias" in case.variant else 8
+    assert len({row.kernel for row in rows}) == len(rows) == kernels
+    for row in rows:
+        assert row.shared_bytes <= SHARED_MEMORY[case.target] * 1024, row
+        multiplies = not row.kernel.startswith("delta")
+        # float32 products without TF32 have matrix instructions on AMD only
+        assert (row.matrix_instructions > 0) == (multiplies and not _is_ffma(case)), row
+    assert {row.kernel: row.spill_bytes for row in rows if row.spill_bytes} == SPILLS.get(case, {})
+
+
+def _is_ffma(case: Case) -> bool:
+    return case.dtype == "float32" and case.target.startswith("sm_")
