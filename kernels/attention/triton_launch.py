@@ -70,10 +70,15 @@ def target(device: torch.device) -> str:
     return {9: "sm_90", 10: "sm_100", 11: "sm_100"}.get(major, "sm_80")
 
 
-def dot_precision(dtype: torch.dtype, target: str) -> str | None:
-    """``input_precision`` of ``tl.dot``: float32 on NVIDIA follows PyTorch's TF32 switch; nothing else has a choice."""
+def dot_precision(dtype: torch.dtype, bucket: int, target: str) -> str | None:
+    """``input_precision`` of ``tl.dot``: float32 on NVIDIA follows PyTorch's TF32 switch; nothing else has a choice.
+
+    Heads wider than 128 stay in float32: their TF32 operands do not fit in the shared memory of sm_80.
+    """
     if dtype != torch.float32 or target.startswith("gfx"):
         return None
+    if bucket > 128:
+        return "ieee"
     if _recording is not None:
         return "tf32" if _recording.tf32 else "ieee"
     return "tf32" if torch.backends.cuda.matmul.fp32_precision == "tf32" else "ieee"

@@ -68,7 +68,11 @@ class Problem(NamedTuple):
 
     def config(self, name: str) -> Config:
         """The tiles of map ``name`` for this call."""
-        return triton_configs.config(name, max(_padded(self.D), _padded(self.DV)), self.dtype, target(self.device))
+        return triton_configs.config(name, self._bucket(), self.dtype, target(self.device))
+
+    def _bucket(self) -> int:
+        """The column of the configuration tables."""
+        return max(_padded(self.D), _padded(self.DV))
 
     def launch_over_rows(self, kernel: Any, **arguments: Any) -> None:
         """One program per tile of rows of out: the two preprocessing kernels."""
@@ -124,7 +128,7 @@ class Problem(NamedTuple):
             "BLOCK_D": _padded(self.D),
             "BLOCK_DV": _padded(self.DV),
             "IS_CAUSAL": self.is_causal,
-            "PRECISION": dot_precision(self.dtype, target(self.device)),
+            "PRECISION": dot_precision(self.dtype, self._bucket(), target(self.device)),
         }
 
 
