@@ -4,7 +4,7 @@
 silently wrong under jvp of jvp and ignored by ``torch.compile`` of ``torch.func`` transforms. What passes all of
 them is an op whose *Autograd kernel* is a single-level Function: PyTorch calls it once per transform level, and it
 redispatches to the level below. This file is the only one that uses PyTorch's private names;
-``tests/kernels/test_dispatcher.py`` is its matrix over the supported releases.
+``tests/kernels/test_transforms.py`` is its matrix over the supported releases.
 
 Three details, each silently wrong when left out:
 both grad modes are on round a redispatch (the outer levels need them); a forward-mode rule sees the saved tensors
