@@ -7,7 +7,6 @@ forward over reverse, jvp(grad). Both agree with float64 double backward to roun
 
 import difflib
 import re
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -17,7 +16,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, jvp, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from alternet.layers import replace_attention
+from alternet.kernels import second_order
 
 Named = dict[str, Tensor]  # tensors by parameter name
 
@@ -29,7 +28,7 @@ class HessianOperator:
     between flat vectors and tensors by parameter name. Parameters that the loss does not use have zero rows.
 
     The model is measured in eval mode (running statistics, no dropout, no drop path) and given back as it came, also
-    when something raises: modes, gradients, buffers, attention layers. Arithmetic is that of the parameters' dtype,
+    when something raises: modes, gradients, buffers. Arithmetic is that of the parameters' dtype,
     whatever autocast and TF32 are set to. The weights must not change while the operator is in use.
 
     Args:
@@ -191,26 +190,20 @@ def _objective(
 
 @contextmanager
 def _measured(model: nn.Module) -> Iterator[None]:
-    """Eval mode and twice differentiable attention inside; the model as it was afterwards."""
-    before = [(module, type(module), module.training, vars(module).get("fused_attn")) for module in model.modules()]
+    """Eval mode and operators with second derivatives inside; the model as it was afterwards."""
+    before = [(module, module.training, vars(module).get("fused_attn")) for module in model.modules()]
     try:
         model.eval()
-        _make_attention_differentiable(model)
-        with sdpa_kernel(SDPBackend.MATH):  # for whatever still calls PyTorch's attention: fused, it is only once
+        for module, _, fused in before:
+            if fused is not None:
+                vars(module)["fused_attn"] = True  # timm's switch: call PyTorch's function, which is then ours
+        with second_order(), sdpa_kernel(SDPBackend.MATH):  # what it does not serve: fused, it is differentiable once
             yield
     finally:
-        for module, kind, training, fused in before:
-            module.__class__ = kind
+        for module, training, fused in before:
             module.training = training
             if fused is not None:
-                module.fused_attn = fused
-
-
-def _make_attention_differentiable(model: nn.Module) -> None:
-    try:
-        replace_attention(model)
-    except NotImplementedError as error:
-        warnings.warn(f"attention runs on PyTorch's plain operations: {error}", RuntimeWarning, stacklevel=2)
+                vars(module)["fused_attn"] = fused
 
 
 @contextmanager

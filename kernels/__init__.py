@@ -12,5 +12,6 @@ if __name__ != "alternet.kernels":
 
 from .attention import attention
 from .backends import available_backends, use_backend
+from .interception import second_order, second_order_model
 
-__all__ = ["attention", "available_backends", "use_backend"]
+__all__ = ["attention", "available_backends", "second_order", "second_order_model", "use_backend"]

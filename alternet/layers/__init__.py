@@ -1,6 +1,6 @@
 """Layers on ``alternet.kernels``: twice differentiable in every mode, for AlterNet and for models of others."""
 
-from .tokens import Attention, replace_attention
+from .tokens import Attention
 from .windows import WindowAttention2d, relative_position_bias
 
-__all__ = ["Attention", "WindowAttention2d", "relative_position_bias", "replace_attention"]
+__all__ = ["Attention", "WindowAttention2d", "relative_position_bias"]

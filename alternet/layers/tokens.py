@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from timm.models.vision_transformer import Attention as TimmAttention
-from torch import Tensor, nn
+from torch import Tensor
 
 from alternet.kernels import attention
-
-# What ``Attention.forward`` knows how to use. A part that a later timm adds must not be dropped in silence.
-_PARTS = {"qkv", "q_norm", "k_norm", "attn_drop", "norm", "gate", "proj", "proj_drop"}
 
 
 class Attention(TimmAttention):
     """timm's multi-head self-attention (constructor, parameter names, results) on ``alternet.kernels.attention``.
 
     x: [B, N, dim] -> [B, N, dim_out]. ``timm.create_model("vit_…", attn_layer=Attention)`` builds a ViT with it,
-    where timm is new enough to take the argument; ``replace_attention`` puts it into any model that exists.
+    where timm is new enough to take the argument; ``alternet.kernels.second_order`` serves a model that exists.
 
     Raises:
         ValueError: ``x`` is not [B, N, dim].
@@ -40,28 +37,3 @@ class Attention(TimmAttention):
         if gate is not None:
             out = out * gate(x).sigmoid()
         return self.proj_drop(self.proj(out))
-
-
-def replace_attention(model: nn.Module) -> nn.Module:
-    """Make the attention of a timm model differentiable to second order, in place; returns ``model``.
-
-    timm's own ``Attention`` (ViT, DeiT, …) becomes ``alternet.layers.Attention``: same parameters, same state dict,
-    same hooks, only the forward pass changes. Other modules with timm's ``fused_attn`` switch (Swin, EVA, pooling by
-    attention, …) are switched to their explicit PyTorch path, since PyTorch's fused attention has neither forward
-    mode nor double backward. A model without attention comes back unchanged.
-
-    >>> model = replace_attention(timm.create_model("vit_tiny_patch16_224"))
-
-    Raises:
-        NotImplementedError: an ``Attention`` has a part this version does not know, so that its result would differ.
-    """
-    for name, module in model.named_modules():
-        if type(module) is TimmAttention:
-            unknown = {part.split(".")[0] for part, _ in module.named_modules() if part} - _PARTS
-            unknown |= {part.split(".")[0] for part, _ in module.named_parameters()} - _PARTS
-            if unknown:
-                raise NotImplementedError(f"{name}: unknown parts of timm's Attention: {sorted(unknown)}")
-            module.__class__ = Attention
-        elif not isinstance(module, Attention) and hasattr(module, "fused_attn"):
-            module.fused_attn = False
-    return model

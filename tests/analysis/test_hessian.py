@@ -173,16 +173,6 @@ def test_differences_of_gradients_agree(engine):
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_attention_that_cannot_be_replaced_runs_on_plain_operations_and_says_so(dense, engine):
-    model = build("vit")
-    model.blocks[0].attn.part_of_a_later_timm = nn.Identity()
-    vector = torch.randn(len(dense("vit")), dtype=torch.float64)
-    with pytest.warns(RuntimeWarning, match="part_of_a_later_timm"):
-        product = HessianOperator(model, F.cross_entropy, batch(), engine=engine) @ vector
-    assert relative_error(product, dense("vit") @ vector) <= 1e-13
-
-
-@pytest.mark.parametrize("engine", ENGINES)
 def test_the_matrix_is_symmetric_in_float32(engine):
     op = HessianOperator(build("vit", torch.float32), F.cross_entropy, batch(), engine=engine)
     u, v = torch.randn(2, op.shape[0])

@@ -1,0 +1,121 @@
+"""``second_order()``: existing models on this library's operators, without a change to them.
+
+A ``TorchFunctionMode`` sees every call of a PyTorch function made inside it, whatever name the caller imported it by.
+The calls that an operator of this library serves exactly are handed to it; everything else goes on to PyTorch.
+"""
+
+from __future__ import annotations
+
+import functools
+import types
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from .attention import MAX_HEAD_SIZE, attention
+
+Served = Callable[..., "Tensor | None"]
+
+
+class second_order(TorchFunctionMode):
+    """Inside, PyTorch's functions run on the operators of this library wherever these give the same answer.
+
+    >>> with second_order():
+    ...     loss = criterion(model(images), targets)
+
+    Served: ``scaled_dot_product_attention`` (thereby timm, torchvision and Hugging Face transformers, and
+    ``nn.MultiheadAttention``). Only the forward pass must run inside: derivatives of every kind belong to its result,
+    whenever they are taken. What an operator cannot serve (dropout of attention weights, a tensor subclass, …) goes to
+    PyTorch unchanged, and raises there if PyTorch has no second derivative for it.
+    ``second_order_model`` is the permanent form.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None) -> Any:
+        kwargs = kwargs or {}
+        if all(kind is Tensor for kind in types):  # a tensor subclass with rules of its own keeps them
+            serve = _SERVED.get(func)
+            result = None if serve is None else serve(*args, **kwargs)
+            if result is not None:
+                return result
+            if func in _COMPOSITE:
+                with self:
+                    return _without_override_check(func)(*args, **kwargs)
+        return func(*args, **kwargs)
+
+
+def second_order_model(model: nn.Module) -> nn.Module:
+    """Make every forward pass of ``model`` run inside ``second_order()``, for good; returns ``model``.
+
+    Parameters, state dict, classes and results stay as they are; copies and pickles of the model keep the property.
+    Modules with timm's ``fused_attn`` switch are set to call ``scaled_dot_product_attention``, which some (Swin) do not
+    by default. Calling it twice changes nothing.
+
+    Raises:
+        TypeError: ``model`` is not a module.
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model: expected a torch.nn.Module, got {type(model).__name__}")
+    if _enter not in model._forward_pre_hooks.values():
+        model.register_forward_pre_hook(_enter)
+        model.register_forward_hook(_leave, always_call=True)
+    for module in model.modules():
+        if "fused_attn" in vars(module):
+            vars(module)["fused_attn"] = True
+    return model
+
+
+_mode = second_order()
+
+
+def _enter(module: nn.Module, args: Any) -> None:
+    _mode.__enter__()
+
+
+def _leave(module: nn.Module, args: Any, output: Any) -> None:
+    _mode.__exit__(None, None, None)
+
+
+def _attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Tensor | None:
+    tensors = [t for t in (query, key, value, attn_mask) if t is not None]
+    if dropout_p > 0 or enable_gqa or (is_causal and attn_mask is not None) or not all(map(_ordinary, tensors)):
+        return None
+    if max(query.shape[-1], value.shape[-1]) > MAX_HEAD_SIZE or min(t.dim() for t in (query, key, value)) < 2:
+        return None
+    if len({t.dtype for t in tensors if t.dtype != torch.bool}) > 1 and not torch.is_autocast_enabled(
+        query.device.type
+    ):
+        return None
+    return attention(query, key, value, attn_mask, scale=scale, is_causal=is_causal)
+
+
+def _ordinary(tensor: Any) -> bool:
+    return isinstance(tensor, Tensor) and tensor.layout == torch.strided and tensor.dim() > 0
+
+
+# A function of PyTorch -> ours with its arguments, which returns None where it must not serve the call.
+_SERVED: dict[Any, Served] = {F.scaled_dot_product_attention: _attention}
+
+# Python functions that call a served one: they are seen as a whole, and what they call only if they are run inside.
+_COMPOSITE = {F.multi_head_attention_forward}
+
+
+@functools.cache
+def _without_override_check(function: types.FunctionType) -> types.FunctionType:
+    """``function`` itself rather than the question whether somebody overrides it, which would come back to us."""
+    names = {**function.__globals__, "has_torch_function": lambda arguments: False}
+    copy = types.FunctionType(function.__code__, names, function.__name__, function.__defaults__, function.__closure__)
+    copy.__kwdefaults__ = function.__kwdefaults__
+    return copy
