@@ -161,6 +161,11 @@ class LanczosProcess:
             vector /= norm(vector).to(vector.dtype)
         return vector
 
+    @property
+    def ended(self) -> bool:
+        """Whether the Krylov space of the first vector is complete: its Ritz values are eigenvalues."""
+        return self._chain > 0 or (bool(self._betas) and self._betas[-1] == 0.0)
+
     def tridiagonal(self) -> Tensor:
         """T: [m, m] float64 on the CPU after m steps."""
         beside = torch.tensor(self._betas[:-1], dtype=torch.float64)

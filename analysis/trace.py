@@ -1,0 +1,116 @@
+"""Trace and Frobenius norm of a symmetric operator from few products: Hutch++ (Meyer, Musco, Musco & Woodruff 2021)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from alternet.analysis.lanczos import LinearOperator
+from alternet.analysis.vectors import Basis, dot, norm
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Estimates with the standard error of their random part; NaN where there was one sample of it, 0 where none.
+
+    trace: Σ λ.
+    squared_frobenius: Σ λ², the squared Frobenius norm.
+    products: how many times the operator was applied.
+    """
+
+    trace: float
+    trace_error: float
+    squared_frobenius: float
+    squared_frobenius_error: float
+    products: int
+
+    @property
+    def frobenius(self) -> float:
+        """The Frobenius norm."""
+        return math.sqrt(max(self.squared_frobenius, 0.0))
+
+
+def moments(op: LinearOperator, *, products: int = 60, seed: int = 0) -> Moments:
+    """Σ λ and Σ λ² of ``op`` from at most ``products`` products.
+
+    A third of them finds the space Q of the largest eigenvalues and a third is exact there; the last third samples
+    what is left, (I - QQᵀ) H (I - QQᵀ), with random signs. A network's Hessian has most of its trace in few
+    directions: the error falls as one over the products instead of their square root. Inner products are in float64,
+    draws depend on ``seed`` alone.
+
+    Raises:
+        TypeError: ``op`` is not float32 or float64.
+        ValueError: ``op`` is not square, or fewer than three products.
+        FloatingPointError: a product has a NaN or an infinity.
+    """
+    if len(op.shape) != 2 or op.shape[0] != op.shape[1] or op.shape[0] < 1:
+        raise ValueError(f"op: expected a square operator, got shape {tuple(op.shape)}")
+    if op.dtype not in (torch.float32, torch.float64):
+        raise TypeError(f"op: expected float32 or float64, got {op.dtype}")
+    if products < 3:
+        raise ValueError(f"products: expected at least 3, got {products}")
+    generator = torch.Generator().manual_seed(seed)
+    share = products // 3
+    basis = _range(op, min(share, op.shape[0]), generator)
+    inside = [_inside(op, basis, i) for i in range(len(basis))]
+    outside = [_outside(op, basis, generator) for _ in range(share if len(basis) < op.shape[0] else 0)]
+    trace, trace_error = _total([t for t, _ in inside], [t for t, _ in outside])
+    square, square_error = _total([s for _, s in inside], [s for _, s in outside])
+    done = min(share, op.shape[0]) + len(inside) + len(outside)
+    return Moments(trace, trace_error, square, square_error, done)
+
+
+def _range(op: LinearOperator, count: int, generator: torch.Generator) -> Basis:
+    """An orthonormal basis of H G for normal G: [n, count]; shorter where H has less rank."""
+    basis = Basis(op.shape[0], op.dtype, op.device)
+    for _ in range(count):
+        probe = torch.randn(op.shape[0], generator=generator).to(op.device, op.dtype)
+        image = _finite(op @ probe)
+        before = norm(image)
+        for _ in range(2):  # once more for what rounding left
+            basis.orthogonalize(image)
+        after = norm(image)
+        if float(after) > 100 * torch.finfo(op.dtype).eps * float(before):
+            basis.append(image / after.to(image.dtype))
+    return basis
+
+
+def _inside(op: LinearOperator, basis: Basis, i: int) -> tuple[float, float]:
+    """qᵀHq and what q adds to the squared norm: ‖Hq‖² and once more its part outside, which H's symmetry mirrors."""
+    unit = torch.zeros(len(basis), 1, dtype=torch.float64)
+    unit[i] = 1
+    vector = basis.combine(unit)[:, 0].contiguous()
+    image = _finite(op @ vector)
+    quotient, whole = float(dot(vector, image)), float(dot(image, image))
+    basis.orthogonalize(image)
+    return quotient, whole + float(dot(image, image))
+
+
+def _outside(op: LinearOperator, basis: Basis, generator: torch.Generator) -> tuple[float, float]:
+    """gᵀPHPg and ‖PHPg‖² for random signs g, P = I - QQᵀ."""
+    probe = _signs(op, generator)
+    basis.orthogonalize(probe)
+    image = _finite(op @ probe)
+    basis.orthogonalize(image)
+    return float(dot(probe, image)), float(dot(image, image))
+
+
+def _signs(op: LinearOperator, generator: torch.Generator) -> Tensor:
+    """Random signs [n], drawn on the CPU so that they are the same on any device."""
+    signs = torch.randint(0, 2, (op.shape[0],), generator=generator, dtype=torch.int8)
+    return signs.mul_(2).sub_(1).to(op.device, op.dtype)
+
+
+def _total(exact: list[float], samples: list[float]) -> tuple[float, float]:
+    drawn = torch.tensor(samples, dtype=torch.float64)
+    error = float(drawn.std()) / math.sqrt(len(samples)) if len(samples) > 1 else math.nan if samples else 0.0
+    return math.fsum(exact) + (float(drawn.mean()) if samples else 0.0), error
+
+
+def _finite(image: Tensor) -> Tensor:
+    if not math.isfinite(float(norm(image))):
+        raise FloatingPointError("a product of the operator has NaN or infinite entries")
+    return image
