@@ -1,4 +1,4 @@
-"""The command ``alternet``: poster, train, spectra, features, info.
+"""The command ``alternet``: poster, train, spectra, hessian, features, info.
 
 What the user can mend is one line on stderr and exit status 2. What a command needs is imported when it runs.
 """
@@ -89,6 +89,31 @@ def _spectra(chosen: argparse.Namespace) -> None:
     )
     draw_spectra([result], chosen.out / "spectra.png")
     print(json.dumps(result.summary(), indent=1))
+
+
+def _hessian(chosen: argparse.Namespace) -> None:
+    from torch.nn.functional import cross_entropy
+
+    from alternet.analysis import hessian_report
+    from alternet.analysis.batches import hessian_batches
+    from alternet.analysis.gauss_newton import GaussNewtonOperator
+    from alternet.analysis.hessian import HessianOperator
+
+    _, model, data = _measured(chosen)
+    recipe, device = _recipe(chosen), _device(chosen)
+    batches = hessian_batches(
+        data, recipe, seed=chosen.seed, fraction=chosen.fraction, batch_size=chosen.hessian_batch_size
+    )
+    kind = {"hessian": HessianOperator, "gauss-newton": GaussNewtonOperator}[chosen.matrix]
+    op = kind(model.to(device), cross_entropy, batches, params=chosen.params, weight_decay=recipe.weight_decay)
+    reports = {
+        "top": lambda: hessian_report.report_top(op, chosen.out, k=chosen.k, tol=chosen.tol, seed=chosen.seed),
+        "density": lambda: hessian_report.report_density(
+            op, chosen.out, probes=chosen.probes, steps=chosen.steps, seed=chosen.seed
+        ),
+        "trace": lambda: hessian_report.report_trace(op, chosen.out, products=chosen.products, seed=chosen.seed),
+    }
+    print(json.dumps(reports[chosen.what](), indent=1))
 
 
 def _features(chosen: argparse.Namespace) -> None:
@@ -215,10 +240,23 @@ def _parser() -> argparse.ArgumentParser:
     spectra = _command(commands, "spectra", _spectra, "figure 2 of any timm model: Hessian max-eigenvalue spectra")
     _add_measured(spectra)
     _add_fraction(spectra)
-    spectra.add_argument("--recipe", choices=("short", "paper"), default="short", help="whose augmentation (short)")
-    spectra.add_argument("--weight-decay", type=float, help="of the L2 term (the recipe's)")
-    spectra.add_argument("--hessian-batch-size", type=int, default=16, help="images per mini-batch (16)")
+    _add_hessian_batches(spectra)
     spectra.add_argument("-k", type=int, default=5, help="eigenvalues of each mini-batch (5)")
+
+    hessian = _command(
+        commands, "hessian", _hessian, "largest eigenvalues, spectral density or trace, of the loss over many images"
+    )
+    hessian.add_argument("what", choices=("top", "density", "trace"))
+    _add_measured(hessian)
+    _add_fraction(hessian)
+    _add_hessian_batches(hessian)
+    hessian.add_argument("--matrix", choices=("hessian", "gauss-newton"), default="hessian", help="(hessian)")
+    hessian.add_argument("--params", help="regular expression: the parameters with it in their name (all)")
+    hessian.add_argument("-k", type=int, default=5, help="top: eigenvalues (5)")
+    hessian.add_argument("--tol", type=float, default=1e-3, help="top: residuals relative to the largest (0.001)")
+    hessian.add_argument("--probes", type=int, default=5, help="density: random vectors (5)")
+    hessian.add_argument("--steps", type=int, default=50, help="density: products of each (50)")
+    hessian.add_argument("--products", type=int, default=60, help="trace: products in all (60)")
 
     features = _command(commands, "features", _features, "figures 4 and 6 of a timm ResNet, ViT or AlterNet")
     _add_measured(features)
@@ -270,6 +308,12 @@ def _add_recipe(command: argparse.ArgumentParser) -> None:
 
 def _add_fraction(command: argparse.ArgumentParser) -> None:
     command.add_argument("--fraction", type=float, default=0.1, help="of the training set in Hessian batches (0.1)")
+
+
+def _add_hessian_batches(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--recipe", choices=("short", "paper"), default="short", help="whose augmentation (short)")
+    command.add_argument("--weight-decay", type=float, help="of the L2 term (the recipe's)")
+    command.add_argument("--hessian-batch-size", type=int, default=16, help="images per mini-batch (16)")
 
 
 def _add_measured(command: argparse.ArgumentParser) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from alternet.analysis.figures.density import draw_density, draw_eigenvalues
 from alternet.analysis.figures.fourier import draw_fourier
 from alternet.analysis.figures.spectra import draw_spectra
 from alternet.analysis.figures.training import draw_training
 from alternet.analysis.figures.variance import draw_variance
 
-__all__ = ["draw_fourier", "draw_spectra", "draw_training", "draw_variance"]
+__all__ = ["draw_density", "draw_eigenvalues", "draw_fourier", "draw_spectra", "draw_training", "draw_variance"]

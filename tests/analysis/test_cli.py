@@ -75,6 +75,26 @@ def test_spectra_of_a_checkpoint_that_says_what_it_is(trained, npz, tmp_path, ca
     assert len((tmp_path / "spectra.jsonl").read_text().splitlines()) == 3
 
 
+def test_hessian_of_a_checkpoint(trained, npz, tmp_path, capsys):
+    arguments = ["--checkpoint", str(trained / "model.safetensors"), "--data", npz, "--out", str(tmp_path)]
+    arguments += ["--fraction", "0.25", "--hessian-batch-size", "8", "--params", "head", "--weight-decay", "0"]
+    found = {}
+    for what, more in {"top": ["-k", "3"], "density": ["--probes", "2", "--steps", "39"], "trace": []}.items():
+        assert main(["hessian", what, *arguments, *more]) == 0
+        found[what] = json.loads(capsys.readouterr().out)
+        stored = json.loads((tmp_path / f"{what}.json").read_text())
+        assert stored.items() >= found[what].items()
+    assert found["top"]["size"] == found["trace"]["size"] == 39  # 12 features and a bias for each of 3 classes
+    assert all(found["top"]["converged"])
+    assert found["trace"]["trace"] >= sum(found["top"]["values"])  # that of a linear layer has no negative eigenvalue
+    assert found["density"]["proportion_negative"] == pytest.approx(0.0, abs=0.2)  # zeros round to either side
+    assert (tmp_path / "top.png").exists()
+    assert (tmp_path / "density.png").exists()
+    assert main(["hessian", "trace", *arguments, "--matrix", "gauss-newton"]) == 0
+    same = json.loads(capsys.readouterr().out)
+    assert same["trace"] == pytest.approx(found["trace"]["trace"], rel=1e-3)
+
+
 def test_features_of_a_file_of_others(trained, npz, tmp_path, capsys):
     from safetensors.torch import load_file
 

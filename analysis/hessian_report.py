@@ -1,0 +1,97 @@
+"""``alternet hessian``: largest eigenvalues, spectral density or trace of one operator, as JSON and a picture."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from alternet.analysis.density import spectral_density
+from alternet.analysis.figures import draw_density, draw_eigenvalues
+from alternet.analysis.files import save_json
+from alternet.analysis.lanczos import LinearOperator, top_eigenvalues
+from alternet.analysis.progress import reporting
+from alternet.analysis.trace import moments
+
+KIND = "alternet hessian"
+
+
+def report_top(op: LinearOperator, out: Path, *, k: int, tol: float, seed: int) -> dict[str, Any]:
+    """Writes top.json and top.png: the ``k`` eigenvalues of largest magnitude with residual bounds."""
+    with reporting("products") as report:
+        found = top_eigenvalues(_Counted(op, report, max(200, 20 * k)), k, tol=tol, seed=seed)
+    result = {
+        "size": op.shape[0],
+        "values": found.values.tolist(),
+        "residuals": found.residuals.tolist(),
+        "converged": found.converged.tolist(),
+        "products": found.products,
+        "seed": seed,
+        "tol": tol,
+    }
+    save_json(out / "top.json", KIND, result)
+    draw_eigenvalues(found.values.numpy(), found.residuals.numpy(), out / "top.png")
+    return result
+
+
+def report_density(op: LinearOperator, out: Path, *, probes: int, steps: int, seed: int) -> dict[str, Any]:
+    """Writes density.json (quadrature nodes and weights of every probe) and density.png."""
+    with reporting("products") as report:
+        found = spectral_density(_Counted(op, report, probes * steps), probes=probes, steps=steps, seed=seed)
+    mean, error = found.mean(lambda nodes: nodes)
+    below, below_error = found.below(0.0)
+    summary = {
+        "size": found.size,
+        "trace": found.size * mean,
+        "trace_error": _number(found.size * error),
+        "proportion_negative": below,
+        "proportion_negative_error": _number(below_error),
+        "products": found.products,
+        "seed": seed,
+    }
+    quadratures = {"nodes": found.nodes.tolist(), "weights": found.weights.tolist()}
+    save_json(out / "density.json", KIND, summary | quadratures)
+    draw_density(found, out / "density.png")
+    return summary
+
+
+def report_trace(op: LinearOperator, out: Path, *, products: int, seed: int) -> dict[str, Any]:
+    """Writes trace.json: Σ λ and the Frobenius norm with standard errors."""
+    with reporting("products") as report:
+        found = moments(_Counted(op, report, products), products=products, seed=seed)
+    result = {
+        "size": op.shape[0],
+        "trace": found.trace,
+        "trace_error": _number(found.trace_error),
+        "squared_frobenius": found.squared_frobenius,
+        "squared_frobenius_error": _number(found.squared_frobenius_error),
+        "frobenius": found.frobenius,
+        "products": found.products,
+        "seed": seed,
+    }
+    save_json(out / "trace.json", KIND, result)
+    return result
+
+
+class _Counted:
+    """An operator that reports every product; ``most`` is how many there can be."""
+
+    def __init__(self, op: LinearOperator, report: Callable[[int, int], None], most: int) -> None:
+        self._op, self._report, self._most, self._done = op, report, most, 0
+        self.shape, self.dtype, self.device = tuple(op.shape), op.dtype, torch.device(op.device)
+        report(0, most)
+
+    def __matmul__(self, vector: Tensor) -> Tensor:
+        product = self._op @ vector
+        self._done += 1
+        self._report(self._done, self._most)
+        return product
+
+
+def _number(value: float) -> float | None:
+    """JSON has no NaN, the error of a single sample."""
+    return None if math.isnan(value) else value
