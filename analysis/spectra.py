@@ -57,8 +57,8 @@ def ape(values: np.ndarray, *, seed: int = 0) -> Estimate:
 def density(values: np.ndarray, grid: np.ndarray, *, bandwidth: float | None = None) -> np.ndarray:
     """Gaussian kernel density of values (any shape) at grid: [points], normalised over the real line.
 
-    ``bandwidth`` is in the units of the eigenvalues; by default Silverman's 0.9 min(σ, IQR / 1.34) n^(-1/5) (1986,
-    eq. 3.31), which a heavy tail does not blow up, and never less than the grid can show.
+    ``bandwidth`` is in the units of the eigenvalues; by default Silverman's, which a heavy tail does not blow up, and
+    never less than the grid can show.
 
     Raises:
         ValueError: no values, or a bandwidth that is not positive.
@@ -67,14 +67,19 @@ def density(values: np.ndarray, grid: np.ndarray, *, bandwidth: float | None = N
     if not sample.size:
         raise ValueError("values: got none, expected at least one")
     if bandwidth is None:
-        spread = min(sample.std(), np.subtract(*np.quantile(sample, [0.75, 0.25])) / 1.34)
-        bandwidth = max(0.9 * spread * sample.size**-0.2, float(np.diff(grid).max()))
+        bandwidth = max(silverman(sample), float(np.diff(grid).max()))
     if not bandwidth > 0:
         raise ValueError(f"bandwidth: expected a positive number, got {bandwidth}")
     total = np.zeros(len(grid))
     for value in sample:  # one row at a time: [points, values] would be large
         total += np.exp(-0.5 * ((grid - value) / bandwidth) ** 2)
     return total / (sample.size * bandwidth * math.sqrt(2 * math.pi))
+
+
+def silverman(sample: np.ndarray) -> float:
+    """The bandwidth 0.9 min(σ, IQR / 1.34) n^(-1/5) (Silverman 1986, eq. 3.31); 0 for a sample without spread."""
+    spread = min(sample.std(), np.subtract(*np.quantile(sample, [0.75, 0.25])) / 1.34)
+    return float(0.9 * spread * sample.size**-0.2)
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
 from alternet.analysis.figures.style import GREY, network_colours, save_figure
-from alternet.analysis.spectra import SpectraResult, ape, density, nep
+from alternet.analysis.spectra import SpectraResult, ape, density, nep, silverman
 
 BENT_FROM = 8  # largest eigenvalue over the smallest network's median beyond which a linear axis hides that network
 POINTS = 400  # of each curve
@@ -130,9 +130,8 @@ def _draw_density(axes: Axes, sample: np.ndarray, scale: _Scale, colour: str, la
 
 
 def _bandwidth(sample: np.ndarray) -> float:
-    """Silverman's 0.9 min(σ, IQR / 1.34) n^(-1/5) (1986, eq. 3.31); for a sample without spread, a hundredth of it."""
-    spread = min(sample.std(), np.subtract(*np.quantile(sample, [0.75, 0.25])) / 1.34)
-    return float(0.9 * spread * sample.size**-0.2) or 0.01 * float(np.abs(sample).max()) or 1.0
+    """Silverman's; for a sample without spread, a hundredth of its size."""
+    return silverman(sample) or 0.01 * float(np.abs(sample).max()) or 1.0
 
 
 def _label(result: SpectraResult) -> str:
