@@ -1,4 +1,4 @@
-"""What a Triton kernel can reach at most on a chip, from its tile and the chip's published rates: bounds, no measurement.
+"""What a Triton kernel can reach at most on a chip, from its tile and published rates: a bound, not a measurement.
 
 A program streams tiles past a resident one. Each step does some matrix products of [BLOCK_M, D] with [BLOCK_N, D], one
 exponential per score, and reads the tiles that it streams. The slowest of the three, with every multiprocessor busy and
@@ -29,7 +29,7 @@ class Chip(NamedTuple):
 # NVIDIA: data sheets and the CUDA programming guide's table of compute capabilities; AMD: data sheets and CDNA guides
 # (MI250X: one of its two dies). A quarter rate for exponentials on both: 16 of 64 lanes.
 CHIPS = {
-    "sm_80": Chip("A100 SXM", 108, 1.41, {"16": 312, "tf32": 156, "float32": 19.5}, 2039, 16, 64, 32, 65536, 163 * 1024),
+    "sm_80": Chip("A100", 108, 1.41, {"16": 312, "tf32": 156, "float32": 19.5}, 2039, 16, 64, 32, 65536, 163 * 1024),
     "sm_86": Chip("A40", 84, 1.74, {"16": 149.7, "tf32": 74.8, "float32": 37.4}, 696, 16, 48, 32, 65536, 99 * 1024),
     "sm_90": Chip("H100 SXM", 132, 1.83, {"16": 989, "tf32": 494, "float32": 67}, 3350, 16, 64, 32, 65536, 227 * 1024),
     "sm_100": Chip("B200", 148, 1.85, {"16": 2250, "tf32": 1125, "float32": 75}, 8000, 16, 64, 32, 65536, 227 * 1024),

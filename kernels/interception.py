@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from .attention import MAX_HEAD_SIZE, attention
+from .attention import attention
 
 Served = Callable[..., "Tensor | None"]
 
@@ -89,16 +89,14 @@ def _attention(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> Tensor | None:
-    tensors = [t for t in (query, key, value, attn_mask) if t is not None]
-    if dropout_p > 0 or enable_gqa or (is_causal and attn_mask is not None) or not all(map(_ordinary, tensors)):
+    if dropout_p > 0 or enable_gqa or (is_causal and attn_mask is not None):
         return None
-    if max(query.shape[-1], value.shape[-1]) > MAX_HEAD_SIZE or min(t.dim() for t in (query, key, value)) < 2:
+    if not all(_ordinary(t) for t in (query, key, value, attn_mask) if t is not None):
         return None
-    if len({t.dtype for t in tensors if t.dtype != torch.bool}) > 1 and not torch.is_autocast_enabled(
-        query.device.type
-    ):
+    try:
+        return attention(query, key, value, attn_mask, scale=scale, is_causal=is_causal)
+    except (TypeError, ValueError):  # not for this operator: PyTorch serves it, or refuses it in its own words
         return None
-    return attention(query, key, value, attn_mask, scale=scale, is_causal=is_causal)
 
 
 def _ordinary(tensor: Any) -> bool:
