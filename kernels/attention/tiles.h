@@ -8,30 +8,12 @@
 #include <limits>
 
 #include "attention/problem.h"
+#include "csrc/carver.h"
 #include "csrc/exponential.h"
 #include "csrc/pack.h"
 #include "csrc/product.h"
 
 namespace alternet::ALTERNET_ISA {
-
-/// Cuts a thread's scratch memory into arrays; on no memory at all it only counts the bytes.
-class Carver {
- public:
-  explicit Carver(char* memory) : memory_(memory) {}
-
-  template <typename X>
-  X* take(int64_t count) {
-    X* array = memory_ ? reinterpret_cast<X*>(memory_ + used_) : nullptr;
-    used_ += (count * sizeof(X) + 63) / 64 * 64;
-    return array;
-  }
-
-  size_t used() const { return used_; }
-
- private:
-  char* memory_;
-  size_t used_ = 0;
-};
 
 /// Consecutive queries or keys.
 struct Range {
