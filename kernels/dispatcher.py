@@ -57,7 +57,7 @@ def define(
     kernel: Callable[..., tuple],
     fake: Callable[..., tuple],
     vmap: Callable[..., tuple],
-    rules: Rules,
+    rules: Rules | None,
     plain: Callable[..., tuple],
 ) -> Callable[..., tuple]:
     """Register ``alternet::<schema>`` and return the op.
@@ -67,9 +67,9 @@ def define(
         kernel: computes it on real tensors, opaque to every transform.
         fake: shapes and dtypes of the results on fake tensors.
         vmap: the batching rule, as ``torch.library.register_vmap`` takes it.
-        rules: derivatives by further ops of this library.
+        rules: derivatives by further ops of this library; ``None`` for an op that has none of its own.
         plain: the same function as a composition of PyTorch's differentiable operations, run in the kernel's place
-            where forward mode is asked for and ``rules`` have none.
+            where a derivative is asked for and there are no ``rules`` for it.
     """
     name = schema.split("(")[0]
     _LIBRARY.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
@@ -81,18 +81,18 @@ def define(
     return op
 
 
-def _autograd_kernel(op: Any, name: str, rules: Rules, plain: Callable[..., tuple]) -> Callable[..., tuple]:
+def _autograd_kernel(op: Any, name: str, rules: Rules | None, plain: Callable[..., tuple]) -> Callable[..., tuple]:
     def below(keyset, *args):
         with _AutoDispatchBelowAutograd():
             return op.redispatch(keyset & _after_autograd_keyset, *args)
 
-    rule = _rule(name, rules, below)
+    rule = None if rules is None else _rule(name, rules, below)
 
     def autograd(keyset, *args):
         reverse, forward = _wanted(args)
         if not (reverse or forward):
             return below(keyset, *args)
-        if forward and rules.forward is None:
+        if rules is None or (forward and rules.forward is None):
             return plain(*args)
         with enable_single_level_autograd_function():
             return rule.apply(keyset, *args)
