@@ -12,6 +12,15 @@ if __name__ != "alternet.kernels":
 
 from .attention import attention
 from .backends import available_backends, use_backend
+from .feature_spectrum import SpectrumAccumulator, feature_spectrum
 from .interception import second_order, second_order_model
 
-__all__ = ["attention", "available_backends", "second_order", "second_order_model", "use_backend"]
+__all__ = [
+    "SpectrumAccumulator",
+    "attention",
+    "available_backends",
+    "feature_spectrum",
+    "second_order",
+    "second_order_model",
+    "use_backend",
+]

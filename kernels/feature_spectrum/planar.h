@@ -1,0 +1,145 @@
+// Maps whose rows are contiguous: vectors run along the rows. Included once per instruction set.
+#pragma once
+
+#include "csrc/pack.h"
+#include "feature_spectrum/transform.h"
+
+namespace alternet::ALTERNET_ISA {
+
+/// Rows of one map, LANES at a time: what they add to the map's sums.
+template <typename Real>
+class PlanarMap {
+  static constexpr int lanes = LANES<Real>;
+
+ public:
+  PlanarMap(const SpectrumProblem& p, Carver& scratch) : p_(p), buffer_(scratch.take<Real>(lanes * p.width + span())) {}
+
+  /// Numbers that a line of anti-diagonal sums takes, with room for whole vectors.
+  static int64_t line_length(const SpectrumProblem& p) { return padded<Real>(p.height + p.width - 1 + 2 * lanes); }
+
+  /// line[j] = the sum over h + w = j, j = 0 .. H + W - 2; returns the variance.
+  double reduce_map(int64_t b, int64_t c, Real* line) {
+    std::memset(line, 0, line_length(p_) * sizeof(Real));
+    double sum = 0, squares = 0;
+    Real shift = 0;
+    for (int64_t h = 0; h < p_.height; h += lanes) {
+      const Matrix block{const_cast<char*>(p_.at(b, c, h)), p_.type, p_.stride.row, p_.stride.column};
+      const int64_t rows = std::min<int64_t>(lanes, p_.height - h);
+      const Rows<Real> from = readable(block, rows);
+      if (h == 0) shift = run_sum(from.data, p_.width) / p_.width;
+      add_diagonals(line + h, from, rows);
+      add_moments(from, rows, shift, sum, squares);
+    }
+    return shifted_variance(sum, squares, p_.pixels());
+  }
+
+ private:
+  /// Numbers behind the first of a row that may be read, though not used.
+  int64_t span() const { return p_.width + 2 * lanes; }
+
+  /// The rows where they lie, if whole vectors may be read there, else converted.
+  Rows<Real> readable(const Matrix& block, int64_t rows) {
+    const char* last = block.at(rows - 1) + span() * static_cast<int64_t>(sizeof(Real));
+    if (in_place<Real>(block) && block.row > 0 && last <= p_.end)
+      return {reinterpret_cast<const Real*>(block.data), block.row};
+    for (int64_t i = 0; i < rows; ++i)
+      widen(buffer_ + i * p_.width, block.at(i), block.type, block.column, p_.width);
+    return {buffer_, p_.width};
+  }
+
+  /// Row i goes i places to the right. The sums of a vector stay in a register over the rows, and no vector of `line` is
+  /// read at another offset than it was written at: that would wait for the write.
+  void add_diagonals(Real* line, Rows<Real> from, int64_t rows) {
+    for (int64_t j = 0; j < p_.width + rows - 1; j += lanes) {
+      Vector<Real> sum = load(line + j);
+      const Real* x = from.data + j;
+      if (j > 0 && j + lanes <= p_.width) {
+        for (int64_t i = 0; i < rows; ++i) sum += load(x + i * (from.stride - 1));
+      } else {
+        for (int64_t i = 0; i < rows; ++i) {
+          const auto inside = first_lanes<Real>(p_.width + i - j) & ~first_lanes<Real>(i - j);
+          sum += where<Real>(inside, load(x + i * (from.stride - 1)), Vector<Real>{});
+        }
+      }
+      store(line + j, sum);
+    }
+  }
+
+  static Real run_sum(const Real* x, int64_t n) {
+    Vector<Real> sum{};
+    for (int64_t j = 0; j < n; j += lanes) sum += where<Real>(first_lanes<Real>(n - j), load(x + j), Vector<Real>{});
+    return reduce<Sum, Real>(sum);
+  }
+
+  void add_moments(Rows<Real> from, int64_t rows, Real shift, double& sum, double& squares) {
+    Vector<Real> s{}, q{};
+    const bool one_run = from.stride == p_.width;
+    const int64_t runs = one_run ? 1 : rows, length = one_run ? rows * p_.width : p_.width;
+    for (int64_t i = 0; i < runs; ++i) {
+      const Real* x = from.data + i * from.stride;
+      int64_t j = 0;
+      for (; j + lanes <= length; j += lanes) {
+        const Vector<Real> centred = load(x + j) - shift;
+        s += centred;
+        q += centred * centred;
+      }
+      if (j < length) {
+        const auto centred = where<Real>(first_lanes<Real>(length - j), load(x + j) - shift, Vector<Real>{});
+        s += centred;
+        q += centred * centred;
+      }
+    }
+    sum += reduce<Sum, Real>(s);
+    squares += reduce<Sum, Real>(q);
+  }
+
+  const SpectrumProblem& p_;
+  Real* buffer_;
+};
+
+template <typename Real>
+class PlanarSpectrum {
+  static constexpr int lanes = LANES<Real>;
+
+ public:
+  PlanarSpectrum(const SpectrumProblem& p, Carver& scratch)
+      : p_(p), half_diagonal_(p, scratch), map_(p, scratch), length_(PlanarMap<Real>::line_length(p)) {
+    lines_ = scratch.take<Real>(lanes * length_);
+    sums_ = scratch.take<Real>(lanes * length_);
+  }
+
+  /// to[0 .. K) = sums of the log amplitudes, to[K] = of the variances of the task's maps.
+  void run(const SpectrumTask& task, double* to) {
+    half_diagonal_.clear();
+    double variances = 0;
+    for (int64_t c = task.first; c < task.last; c += lanes) {
+      const int64_t maps = std::min<int64_t>(lanes, task.last - c);
+      for (int64_t i = 0; i < maps; ++i) variances += map_.reduce_map(task.b, c + i, lines_ + i * length_);
+      std::memset(lines_ + maps * length_, 0, (lanes - maps) * length_ * sizeof(Real));
+      transpose_lines();
+      half_diagonal_.add(sums_, p_.height + p_.width - 1, lanes, maps);
+    }
+    half_diagonal_.finish(to);
+    to[p_.frequencies()] = variances;
+  }
+
+ private:
+  void transpose_lines() {
+    for (int64_t j = 0; j < p_.height + p_.width - 1; j += lanes) {
+      Vector<Real> tile[lanes];
+      ALTERNET_UNROLL
+      for (int i = 0; i < lanes; ++i) tile[i] = load(lines_ + i * length_ + j);
+      transpose<Real>(tile);
+      ALTERNET_UNROLL
+      for (int i = 0; i < lanes; ++i) store(sums_ + (j + i) * lanes, tile[i]);
+    }
+  }
+
+  const SpectrumProblem& p_;
+  HalfDiagonal<Real> half_diagonal_;
+  PlanarMap<Real> map_;
+  int64_t length_;
+  Real *lines_, *sums_;
+};
+
+}  // namespace alternet::ALTERNET_ISA

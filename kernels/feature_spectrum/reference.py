@@ -1,0 +1,37 @@
+"""The specification, in plain differentiable PyTorch; any device, float16 and bfloat16 computed in float32."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .spectrum import OFFSET, frequencies
+
+
+def forward(maps: Tensor) -> tuple[Tensor, Tensor]:
+    """maps: [B, C, H, W] -> means over channels, float64: log amplitude [B, K] and variance [B]."""
+    maps = maps if maps.dtype == torch.float64 else maps.float()
+    return log_amplitudes(maps).mean(1, dtype=torch.float64), variances(maps).mean(1, dtype=torch.float64)
+
+
+def log_amplitudes(maps: Tensor) -> Tensor:
+    """maps: [B, C, H, W] -> log(|F(f, f)| + 1e-6) [B, C, K] at the frequencies of the exact axis."""
+    height, width = maps.shape[-2:]
+    # Overlap-adding the rows, each one column further right, is what fold does with blocks of one column.
+    columns = F.fold(maps.flatten(1, 2), output_size=(1, height + width - 1), kernel_size=(1, height))
+    positions = torch.arange(height + width - 1, dtype=torch.float64)
+    phases = torch.pi * torch.outer(positions, frequencies(height, width)[0])
+    cosines, sines = phases.cos().to(maps), phases.sin().to(maps)
+    sums = columns.squeeze(2)  # [B, C, H + W - 1]
+    return torch.log(torch.hypot(sums @ cosines, sums @ sines) + OFFSET)
+
+
+def variances(maps: Tensor) -> Tensor:
+    """maps: [B, C, H, W] -> unbiased variance over (H, W) [B, C]; of a 1x1 map, which has none, NaN."""
+    pixels = maps.shape[-2:].numel()
+    if pixels == 1:
+        return maps.new_full(maps.shape[:2], torch.nan)
+    maps = maps.flatten(2)
+    # Two passes, which are as safe as torch.var's one (Welford's) and on a CPU 2 to 15 times faster.
+    return (maps - maps.mean(2, keepdim=True)).square().sum(2) / (pixels - 1)

@@ -1,0 +1,108 @@
+// From anti-diagonal sums to log amplitudes, a vector of maps at a time. Included once per instruction set.
+#pragma once
+
+#include "csrc/carver.h"
+#include "csrc/logarithm.h"
+#include "csrc/vector.h"
+#include "feature_spectrum/problem.h"
+
+namespace alternet::ALTERNET_ISA {
+
+/// F(k) = sum over j of d[j] exp(-2 pi i j k / n) for k = 0 .. n/2, real d. Its real part sees d[j] + d[n-j] only, its
+/// imaginary part d[j] - d[n-j]: half the products. n is small (the side of a map), so that a product with a table of
+/// waves costs n^2 / 16 instructions a map of n^2 entries: no fast transform is needed.
+template <typename Real>
+class HalfDiagonal {
+  static constexpr int lanes = LANES<Real>;
+
+ public:
+  HalfDiagonal(const SpectrumProblem& p, Carver& scratch)
+      : n_(p.period()), count_(p.frequencies()), waves_(static_cast<const Real*>(p.waves)) {
+    even_ = scratch.take<Real>(count_ * lanes);
+    odd_ = scratch.take<Real>(count_ * lanes);
+    real_ = scratch.take<Real>(p.padded_frequencies() * lanes);
+    imaginary_ = scratch.take<Real>(p.padded_frequencies() * lanes);
+    totals_ = scratch.take<double>(count_ * lanes);
+  }
+
+  void clear() { std::memset(totals_, 0, count_ * lanes * sizeof(double)); }
+
+  /// Adds the log amplitudes of the first `maps` lanes; sums[j * pitch], j = 0 .. length - 1 < 2 n, wrap at n.
+  void add(const Real* sums, int64_t length, int64_t pitch, int64_t maps) {
+    fold(sums, length, pitch);
+    for (int64_t k = 0; k < count_; k += WAVES) transform(k);
+    amplitudes();
+    const auto counted = first_lanes<Real>(maps);
+    for (int64_t k = 0; k < count_; ++k) {
+      alignas(64) Real logs[lanes];
+      const Vector<Real> amplitude = load(real_ + k * lanes) + Real(1e-6);
+      store(logs, where<Real>(counted, logarithm<Real>(amplitude), Vector<Real>{}));
+      for (int i = 0; i < lanes; ++i) totals_[k * lanes + i] += logs[i];
+    }
+  }
+
+  /// to[k] = the sum over all maps since `clear`.
+  void finish(double* to) const {
+    for (int64_t k = 0; k < count_; ++k) {
+      to[k] = 0;
+      for (int i = 0; i < lanes; ++i) to[k] += totals_[k * lanes + i];
+    }
+  }
+
+ private:
+  void fold(const Real* sums, int64_t length, int64_t pitch) {
+    const auto wrapped = [&](int64_t j) {
+      const Vector<Real> sum = load(sums + j * pitch);
+      return j + n_ < length ? sum + load(sums + (j + n_) * pitch) : sum;
+    };
+    store(even_, wrapped(0));
+    store(odd_, Vector<Real>{});
+    for (int64_t j = 1; j < count_; ++j) {
+      const Vector<Real> front = wrapped(j), back = 2 * j == n_ ? Vector<Real>{} : wrapped(n_ - j);
+      store(even_ + j * lanes, front + back);
+      store(odd_ + j * lanes, front - back);  // where 2 j = n its sine is 0
+    }
+  }
+
+  /// Frequencies k .. k + WAVES - 1.
+  void transform(int64_t k) {
+    const Real* waves = waves_ + k * count_ * 2;
+    Vector<Real> real[WAVES]{}, imaginary[WAVES]{};
+    for (int64_t j = 0; j < count_; ++j, waves += 2 * WAVES) {
+      const Vector<Real> even = load(even_ + j * lanes), odd = load(odd_ + j * lanes);
+      ALTERNET_UNROLL
+      for (int i = 0; i < WAVES; ++i) {
+        real[i] += even * waves[i];
+        imaginary[i] += odd * waves[WAVES + i];
+      }
+    }
+    ALTERNET_UNROLL
+    for (int i = 0; i < WAVES; ++i) {
+      store(real_ + (k + i) * lanes, real[i]);
+      store(imaginary_ + (k + i) * lanes, imaginary[i]);
+    }
+  }
+
+  /// real <- |real + i imaginary|, without overflow where the result has none.
+  void amplitudes() {
+    for (int64_t i = 0; i < count_ * lanes; ++i) {
+      const Real a = std::fabs(real_[i]), b = std::fabs(imaginary_[i]);
+      const Real high = a > b ? a : b, low = a > b ? b : a;
+      const Real ratio = low / (high > 0 ? high : 1);
+      real_[i] = high * std::sqrt(1 + ratio * ratio);
+    }
+  }
+
+  int64_t n_, count_;
+  const Real* waves_;
+  Real *even_, *odd_, *real_, *imaginary_;
+  double* totals_;
+};
+
+/// The unbiased variance of n numbers from the sums of x - s and (x - s)^2.
+///
+/// With s the mean of the map's first row this is safe: W (s - mean)^2 <= the sum of (x - mean)^2 over that row, so that
+/// (s - mean)^2 is at most H times the variance, and the difference cancels no more than a factor of 1 + H.
+inline double shifted_variance(double sum, double squares, int64_t n) { return (squares - sum * sum / n) / (n - 1); }
+
+}  // namespace alternet::ALTERNET_ISA
