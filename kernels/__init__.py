@@ -13,6 +13,7 @@ if __name__ != "alternet.kernels":
 from .attention import attention
 from .backends import available_backends, use_backend
 from .feature_spectrum import SpectrumAccumulator, feature_spectrum
+from .frequency_noise import frequency_noise
 from .interception import second_order, second_order_model
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "attention",
     "available_backends",
     "feature_spectrum",
+    "frequency_noise",
     "second_order",
     "second_order_model",
     "use_backend",
