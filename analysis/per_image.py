@@ -13,9 +13,8 @@ from torch import Tensor, nn
 from alternet.analysis.batches import Batches
 from alternet.analysis.checksum import checksum
 from alternet.analysis.features import Tap, observe
-from alternet.analysis.fourier import log_amplitudes
 from alternet.analysis.journal import Journal
-from alternet.analysis.variance import spatial_variance
+from alternet.kernels import feature_spectrum
 
 KIND = "alternet statistics per image"
 COLUMNS = ("high_frequency", "variance", "correct")
@@ -65,11 +64,11 @@ def per_image_statistics(
     seen: list[tuple[tuple[int, ...], Tensor, Tensor]] = []
 
     def visit(tap: Tap, maps: Tensor) -> None:
-        amplitudes = log_amplitudes(maps)
-        high = (amplitudes[..., -1] - amplitudes[..., 0]).mean(1)  # [B]
-        if amplitudes.shape[-1] == 1:
+        spectrum = feature_spectrum(maps, per_image=True)
+        high = spectrum.log_amplitude[:, -1] - spectrum.log_amplitude[:, 0]  # [B]
+        if spectrum.log_amplitude.shape[-1] == 1:
             high = torch.full_like(high, torch.nan)
-        seen.append((tuple(maps.shape[-2:]), high, spatial_variance(maps).mean(1)))
+        seen.append((spectrum.size, high, spectrum.variance))
 
     progress(len(journal.rows), len(batches))
     with observe(model, visit) as places:

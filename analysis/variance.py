@@ -12,46 +12,22 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from alternet.analysis.features import Tap
 from alternet.analysis.files import complete, load_json, save_csv, save_json
+from alternet.kernels.feature_spectrum import Spectrum
 
 KIND = "alternet variance analysis"
-
-
-def spatial_variance(maps: Tensor) -> Tensor:
-    """maps: [B, C, H, W] -> unbiased variance over (H, W) [B, C]; of a 1x1 map, which has none, NaN."""
-    pixels = maps.shape[-2:].numel()
-    if pixels == 1:
-        return maps.new_full(maps.shape[:2], torch.nan)
-    maps = maps.flatten(2)
-    # Two passes, which are as safe as torch.var's one (Welford's) and on a CPU 2 to 15 times faster.
-    deviations = maps - maps.mean(2, keepdim=True)
-    return deviations.square_().sum(2) / (pixels - 1)
 
 
 @dataclass(frozen=True)
 class Variance:
     """The statistic of figure 6, for ``feature_statistics``; its result is a ``VarianceResult``."""
 
-    def total(self, maps: Tensor) -> Tensor:
-        """maps: [B, C, H, W] -> variances summed over B and C, [1] float64; [0] for 1x1 maps, which have none."""
-        if maps.shape[-2:].numel() == 1:
-            return torch.empty(0, dtype=torch.float64)
-        return spatial_variance(maps).sum(dtype=torch.float64)[None]
-
-    def result(
-        self,
-        network: str,
-        images: int,
-        taps: Sequence[Tap],
-        map_sizes: Sequence[tuple[int, int]],
-        means: Sequence[np.ndarray],
-    ) -> VarianceResult:
-        values = np.array([mean.item() if mean.size else np.nan for mean in means])
-        return VarianceResult(network, images, tuple(taps), tuple(map_sizes), values)
+    def result(self, network: str, images: int, taps: Sequence[Tap], spectra: Sequence[Spectrum]) -> VarianceResult:
+        sizes = tuple(spectrum.size for spectrum in spectra)
+        values = np.array([spectrum.variance.item() for spectrum in spectra])
+        return VarianceResult(network, images, tuple(taps), sizes, values)
 
 
 @dataclass(frozen=True, eq=False)

@@ -92,7 +92,7 @@ def _autograd_kernel(op: Any, name: str, rules: Rules | None, plain: Callable[..
         reverse, forward = _wanted(args)
         if not (reverse or forward):
             return below(keyset, *args)
-        if rules is None or (forward and rules.forward is None):
+        if rules is None or rule is None or (forward and rules.forward is None):
             return plain(*args)
         with enable_single_level_autograd_function():
             return rule.apply(keyset, *args)

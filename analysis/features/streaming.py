@@ -3,43 +3,27 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from alternet.analysis.checksum import checksum
 from alternet.analysis.features.taps import Tap, observe, taps
 from alternet.analysis.journal import START_AGAIN, Journal
+from alternet.kernels.feature_spectrum import Spectrum, SpectrumAccumulator
 
 KIND = "alternet feature sums"
-COLUMNS = ("data", "images", "shapes", "totals")
+COLUMNS = ("data", "images", "shapes", "spectra")
 
 
 class Statistic(Protocol):
-    """A quantity of single feature maps whose mean over images and channels is wanted at every tap.
+    """A quantity that is read off the mean spectrum of every tap's feature maps."""
 
-    Its ``repr`` must tell it from every other statistic and setting: only the same takes an interrupted pass up again.
-    """
-
-    def total(self, maps: Tensor) -> Tensor:
-        """maps: [B, C, H, W], float32 or float64 -> [K] float64, the quantity summed over B and C.
-
-        K depends on H and W alone. It is 0 where maps of this size do not have the quantity.
-        """
-
-    def result(
-        self,
-        network: str,
-        images: int,
-        taps: Sequence[Tap],
-        map_sizes: Sequence[tuple[int, int]],
-        means: Sequence[np.ndarray],
-    ) -> Any:
-        """The finished result, from the mean over images and channels [K] at every tap."""
+    def result(self, network: str, images: int, taps: Sequence[Tap], spectra: Sequence[Spectrum]) -> Any:
+        """The finished result, from the spectra averaged over images and channels, one for each tap."""
 
 
 @torch.no_grad()
@@ -54,8 +38,9 @@ def feature_statistics(
 ) -> tuple[Any, ...]:
     """The statistics of ``model``'s residual stream over ``batches``: one result per statistic, in the same order.
 
-    One forward pass per batch, in eval mode, feeds all of them, and no feature map outlives its hook. Sums are
-    float64. Every image weighs the same, also in a last batch that is smaller.
+    One forward pass per batch, in eval mode, and one read of every feature map feed all of them, and no feature map
+    outlives its hook. Sums are float64 (``SpectrumAccumulator``). Every image weighs the same, also in a last batch
+    that is smaller.
 
     Args:
         model: any that ``taps`` knows, on any device; given back in the modes it came in.
@@ -70,12 +55,12 @@ def feature_statistics(
     Raises:
         TypeError: as ``taps`` does.
         ValueError: no batches; features that are not finite; maps that change their size; an ``out`` that is broken
-            or belongs to another model, other statistics or other images.
+            or belongs to another model or other images.
     """
     if len(batches) == 0:
         raise ValueError("batches: got none, expected at least one")
     places = taps(model)
-    journal = Journal(out, KIND, _config(model, statistics, len(batches)), COLUMNS)
+    journal = Journal(out, KIND, _config(model, len(batches)), COLUMNS)
     rows = journal.rows
     report = progress or (lambda done, total: None)
     report(len(rows), len(batches))
@@ -87,49 +72,48 @@ def feature_statistics(
                 if rows[number]["data"] != data:
                     raise ValueError(f"out: {out} holds other images as batch {number}; {START_AGAIN}")
                 continue
-            row = {"data": data, "images": len(images), **_sums(model, images, statistics)}
+            row = {"data": data, "images": len(images), **_spectra(model, images)}
             if rows and row["shapes"] != rows[0]["shapes"]:
                 raise ValueError(f"batches: batch {number} has feature maps of other sizes than batch 0")
             journal.append(row)
             report(len(rows), len(batches))
 
     images = sum(row["images"] for row in rows)
-    shapes = rows[0]["shapes"]
-    sizes = [(height, width) for _, height, width in shapes]
-    results = []
-    for index, statistic in enumerate(statistics):
-        totals = [sum(np.array(row["totals"][index][tap]) for row in rows) for tap in range(len(places))]
-        means = [total / (images * channels) for total, (channels, *_) in zip(totals, shapes, strict=True)]
-        results.append(statistic.result(network, images, places, sizes, means))
-    return tuple(results)
+    spectra = [_mean(row["spectra"][tap] for row in rows) for tap in range(len(places))]
+    return tuple(statistic.result(network, images, places, spectra) for statistic in statistics)
 
 
-def _sums(model: nn.Module, images: Tensor, statistics: Sequence[Statistic]) -> dict[str, Any]:
-    """One forward pass: shapes [taps][3] (channels, height, width) and totals [statistics][taps][K]."""
+def _spectra(model: nn.Module, images: Tensor) -> dict[str, Any]:
+    """One forward pass: shapes [taps][3] (channels, height, width) and the sums of an accumulator for each tap."""
     shapes: list[list[int]] = []
-    totals: list[list[list[float]]] = [[] for _ in statistics]
+    states: list[dict[str, Any]] = []
 
     def visit(tap: Tap, maps: Tensor) -> None:
-        maps = maps if maps.dtype == torch.float64 else maps.float()
+        spectrum = SpectrumAccumulator()
+        spectrum.update(maps)
+        if not spectrum.result().log_amplitude.isfinite().all():
+            raise ValueError(f"model: the features at {tap.name} are not finite (diverged weights, bad images?)")
         shapes.append(list(maps.shape[1:]))
-        for statistic, values in zip(statistics, totals, strict=True):
-            total = statistic.total(maps)
-            if not total.isfinite().all():
-                raise ValueError(f"model: the features at {tap.name} are not finite (diverged weights, bad images?)")
-            values.append(total.tolist())
+        states.append(spectrum.state())
 
     weight = next(model.parameters())
     with observe(model, visit):
         model(images.to(weight.device, weight.dtype))
-    return {"shapes": shapes, "totals": totals}
+    return {"shapes": shapes, "spectra": states}
 
 
-def _config(model: nn.Module, statistics: Sequence[Statistic], batches: int) -> dict[str, Any]:
+def _mean(states: Iterable[dict[str, Any]]) -> Spectrum:
+    whole = SpectrumAccumulator()
+    for state in states:
+        whole.merge(SpectrumAccumulator.from_state(state))
+    return whole.result()
+
+
+def _config(model: nn.Module, batches: int) -> dict[str, Any]:
     """What sums depend on besides the images."""
     return {
         "model": type(model).__name__,
         "weights": checksum([*model.parameters(), *model.buffers()]),
-        "statistics": [repr(statistic) for statistic in statistics],
         "batches": batches,
     }
 

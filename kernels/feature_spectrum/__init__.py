@@ -49,6 +49,4 @@ def feature_spectrum(
     if per_image:
         return images
     whole = None if images.plane is None else images.plane.mean(0)
-    return Spectrum(
-        images.size, images.maps * len(x), images.log_amplitude.mean(0), images.variance.mean(0), whole
-    )
+    return Spectrum(images.size, images.maps * len(x), images.log_amplitude.mean(0), images.variance.mean(0), whole)

@@ -67,8 +67,10 @@ class SpectrumAccumulator:
         return Spectrum(self.size, self.maps, **{name: sum / self.maps for name, sum in self._sums.items()})
 
     def state(self) -> dict[str, Any]:
-        """What ``from_state`` makes an equal accumulator of: JSON values (NaN among them for maps of one pixel)."""
-        sums = {name: sum.tolist() for name, sum in self._sums.items()}
+        """What ``from_state`` makes an equal accumulator of, in JSON: the variance that a pixel lacks is null."""
+        sums: dict[str, Any] = {name: sum.tolist() for name, sum in self._sums.items()}
+        if self.size == (1, 1):
+            sums["variance"] = None
         return {"plane": self.plane, "size": self.size, "maps": self.maps, "sums": sums}
 
     @classmethod
@@ -77,7 +79,8 @@ class SpectrumAccumulator:
         self = cls(plane=state["plane"])
         self.size = None if state["size"] is None else (state["size"][0], state["size"][1])
         self.maps = state["maps"]
-        self._sums = {name: torch.tensor(sum, dtype=torch.float64) for name, sum in state["sums"].items()}
+        for name, sum in state["sums"].items():
+            self._sums[name] = torch.tensor(torch.nan if sum is None else sum, dtype=torch.float64)
         return self
 
     def _add(self, size: tuple[int, int], maps: int, sums: dict[str, Tensor]) -> None:

@@ -1,4 +1,4 @@
-"""The half-diagonal against torch.fft.fft2 and the transform's definition; result files."""
+"""Figure 4's results and their files; the numbers are tested in tests/kernels/test_feature_spectrum.py."""
 
 import csv
 import json
@@ -9,98 +9,30 @@ import pytest
 import torch
 
 from alternet.analysis.features import Tap
-from alternet.analysis.fourier import Fourier, FourierResult, frequencies, log_amplitudes
+from alternet.analysis.fourier import Fourier, FourierResult
 from alternet.analysis.variance import VarianceResult
+from alternet.kernels.feature_spectrum import Spectrum
 
 
-def maps(*size, seed=0):
-    return torch.randn(2, 3, *size, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)) + 0.5
-
-
-def definition(x, frequency):
-    """log(|Σ x[h, w] exp(-iπf(h + w))| + 1e-6) [B, C], term by term."""
-    h, w = torch.arange(x.shape[-2])[:, None], torch.arange(x.shape[-1])
-    wave = torch.exp(-1j * math.pi * frequency * (h + w).to(torch.complex128))
-    return ((x * wave).sum((-2, -1)).abs() + 1e-6).log()
+def spectrum(side, values):
+    return Spectrum((side, side), 7, torch.tensor(values, dtype=torch.float64), torch.tensor(1.0, dtype=torch.float64))
 
 
 def result(network="ViT", axis="exact"):
     taps = [Tap("stem", "stem", 0, 0.0, "blocks.0", "input"), Tap("blocks.0.attn", "msa", 1, 1.0, "norm2", "input")]
-    return Fourier(axis).result(network, 7, taps, [(4, 4), (1, 1)], [np.array([3.0, 1.5, 0.1]), np.array([0.3])])
+    return Fourier(axis).result(network, 7, taps, [spectrum(4, [3.0, 1.5, 0.1]), spectrum(1, [0.3])])
 
 
-class TestFrequencies:
-    @pytest.mark.parametrize(
-        ("side", "exact", "paper"),
-        [
-            (1, [0], [0]),
-            (2, [0, 1], [0]),
-            (3, [0, 2 / 3], [0, 1]),
-            (6, [0, 1 / 3, 2 / 3, 1], [0, 0.5, 1]),
-            (7, [0, 2 / 7, 4 / 7, 6 / 7], [0, 1 / 3, 2 / 3, 1]),
-        ],
-    )
-    def test_labels(self, side, exact, paper):
-        computed, label = frequencies(side, side)
-        assert computed.tolist() == label.tolist() == pytest.approx(exact)
-        computed, label = frequencies(side, side, "paper")
-        assert label.tolist() == pytest.approx(paper)
-        assert computed.tolist() == pytest.approx([2 * k / side for k in range(len(paper))])
-
-    def test_a_map_that_is_not_square_has_those_of_its_longer_side(self):
-        assert frequencies(3, 8)[0].tolist() == frequencies(8, 3)[0].tolist() == frequencies(8, 8)[0].tolist()
+def test_an_unknown_axis_is_an_error():
+    with pytest.raises(ValueError, match="axis: got 'log', expected one of"):
+        Fourier(axis="log")
 
 
-class TestLogAmplitudes:
-    @pytest.mark.parametrize("side", [1, 2, 3, 4, 7, 8, 14, 15, 32])
-    def test_square_maps_have_the_diagonal_of_fft2(self, side):
-        x = maps(side, side)
-        diagonal = (torch.fft.fft2(x).abs() + 1e-6).log().diagonal(dim1=-2, dim2=-1)
-        torch.testing.assert_close(log_amplitudes(x), diagonal[..., : side // 2 + 1], rtol=0, atol=1e-9)
-        torch.testing.assert_close(log_amplitudes(x, "paper"), diagonal[..., : (side + 1) // 2], rtol=0, atol=1e-9)
-
-    @pytest.mark.parametrize("size", [(3, 8), (8, 3), (1, 5), (6, 1), (7, 5)])
-    def test_other_maps_have_the_transform_at_equal_frequencies(self, size):
-        x = maps(*size)
-        expected = torch.stack([definition(x, f) for f in frequencies(*size)[0].tolist()], dim=-1)
-        torch.testing.assert_close(log_amplitudes(x), expected, rtol=0, atol=1e-9)
-
-    @pytest.mark.parametrize("size", [(8, 8), (3, 8), (7, 4)])
-    def test_a_constant_has_no_amplitude_but_at_zero(self, size):
-        values = log_amplitudes(torch.full((1, 1, *size), 5.0, dtype=torch.float64))[0, 0]
-        assert values[0].item() == pytest.approx(math.log(5 * size[0] * size[1]))
-        assert (values[1:] < math.log(1.1e-6)).all()
-
-    def test_a_checkerboard_has_all_its_amplitude_at_pi(self):
-        board = (-1.0) ** (torch.arange(6)[:, None] + torch.arange(6))
-        values = log_amplitudes(board[None, None].double())[0, 0]
-        assert values[-1].item() == pytest.approx(math.log(36))
-        assert (values[:-1] < math.log(1.1e-6)).all()
-
-    def test_float32_is_as_good_as_fft2_in_float32(self):
-        x = maps(56, 56)
-        exact = log_amplitudes(x)
-        fft = (torch.fft.fft2(x.float()).abs() + 1e-6).log().diagonal(dim1=-2, dim2=-1)[..., :29]
-        assert log_amplitudes(x.float()).dtype == torch.float32
-        error, error_of_fft = (log_amplitudes(x.float()) - exact).abs().max(), (fft - exact).abs().max()
-        assert error < 4 * error_of_fft
-
-    def test_strides_do_not_matter(self):
-        x = maps(6, 6)
-        tokens = x.flatten(2).transpose(1, 2).contiguous()  # the memory of a ViT's tokens
-        torch.testing.assert_close(log_amplitudes(tokens.transpose(1, 2).unflatten(2, (6, 6))), log_amplitudes(x))
-
-
-class TestStatistic:
-    def test_totals_are_sums_in_float64(self):
-        x = maps(6, 6).float()
-        total = Fourier().total(x)
-        assert total.dtype == torch.float64
-        torch.testing.assert_close(total, log_amplitudes(x).double().sum((0, 1)), rtol=1e-14, atol=0)
-
-    def test_an_unknown_axis_is_an_error(self):
-        with pytest.raises(ValueError, match="axis: got 'log', expected one of"):
-            Fourier(axis="log")
+def test_the_paper_axis_ends_before_the_nyquist_frequency():
+    exact, paper = result(), result(axis="paper")
+    assert exact.log_amplitudes[0].tolist() == [3.0, 1.5, 0.1]
+    assert paper.log_amplitudes[0].tolist() == [3.0, 1.5]
+    assert paper.frequencies[0].tolist() == [0, 1]
 
 
 class TestResult:
@@ -151,7 +83,8 @@ class TestResult:
         path = tmp_path / "fourier.json"
         result().save(path)
         before = path.read_text()
-        broken = Fourier().result("ViT", 7, result().taps, [(4, 4), (1, 1)], [np.array([1.0, np.nan, 2.0]), np.ones(1)])
+        spectra = [spectrum(4, [1.0, math.nan, 2.0]), spectrum(1, [1.0])]
+        broken = Fourier().result("ViT", 7, result().taps, spectra)
         with pytest.raises(ValueError, match="nan"):
             broken.save(path)
         assert path.read_text() == before

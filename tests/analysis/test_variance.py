@@ -1,4 +1,4 @@
-"""The variance of maps against torch.var, and result files."""
+"""Figure 6's results and their files; the numbers are tested in tests/kernels/test_feature_spectrum.py."""
 
 import csv
 import json
@@ -9,7 +9,13 @@ import pytest
 import torch
 
 from alternet.analysis.features import Tap
-from alternet.analysis.variance import Variance, VarianceResult, spatial_variance
+from alternet.analysis.variance import Variance, VarianceResult
+from alternet.kernels.feature_spectrum import Spectrum
+
+
+def spectrum(side, variance):
+    log_amplitude = torch.zeros(side // 2 + 1, dtype=torch.float64)
+    return Spectrum((side, side), 9, log_amplitude, torch.tensor(variance, dtype=torch.float64))
 
 
 def result():
@@ -18,37 +24,13 @@ def result():
         Tap("layer1.0", "conv", 1, 0.5, "layer1.0", "output"),
         Tap("layer2.0", "msa", 2, 1.0, "layer2.0", "output"),
     ]
-    sizes, means = [(4, 4), (4, 4), (1, 1)], [np.array([0.5]), np.array([2.0]), np.array([])]
-    return Variance().result("AlterNet", 9, taps, sizes, means)
-
-
-@pytest.mark.parametrize("size", [(1, 2), (4, 4), (7, 5)])
-def test_it_is_the_unbiased_variance_over_pixels(size):
-    x = torch.randn(3, 4, *size, dtype=torch.float64)
-    expected = ((x - x.mean((-2, -1), keepdim=True)) ** 2).sum((-2, -1)) / (size[0] * size[1] - 1)
-    torch.testing.assert_close(spatial_variance(x), expected)
-    torch.testing.assert_close(spatial_variance(x), torch.var(x.flatten(2), dim=2))
-
-
-def test_a_large_mean_does_not_hide_the_variance():
-    x = torch.randn(2, 3, 14, 14, dtype=torch.float64) + 1000
-    exact = spatial_variance(x.float().double())  # of the values that float32 can hold
-    torch.testing.assert_close(spatial_variance(x.float()).double(), exact, rtol=1e-4, atol=0)
+    spectra = [spectrum(4, 0.5), spectrum(4, 2.0), spectrum(1, math.nan)]
+    return Variance().result("AlterNet", 9, taps, spectra)
 
 
 def test_a_single_pixel_has_no_variance():
-    pixel = torch.ones(2, 3, 1, 1)
-    assert spatial_variance(pixel).isnan().all()
-    assert Variance().total(pixel).shape == (0,)
+    assert result().variance[:2].tolist() == [0.5, 2.0]
     assert math.isnan(result().variance[2])
-
-
-def test_totals_are_sums_in_float64():
-    x = torch.randn(2, 3, 5, 5)
-    total = Variance().total(x)
-    assert total.shape == (1,)
-    assert total.dtype == torch.float64
-    assert total.item() == pytest.approx(spatial_variance(x).double().sum().item(), rel=1e-14)
 
 
 def test_files_give_back_what_was_saved(tmp_path):
