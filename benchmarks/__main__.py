@@ -1,13 +1,15 @@
-"""``python -m benchmarks``: attention on this machine against PyTorch, as a table and as a file.
+"""``python -m benchmarks [SUITE ...]``: alternet on this machine against PyTorch, as tables and as files.
 
-Writes benchmarks/results/attention.json (every run) and attention.md (the table of the README).
+Writes benchmarks/results/<suite>.json (every run) and <suite>.md (the table), for all suites by default.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import statistics
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -15,40 +17,55 @@ import torch
 from alternet.analysis.machine import describe
 from alternet.kernels import available_backends
 
-from .attention import SHAPES, TASKS, Cell, implementations
 from .measure import interleaved_seconds, median_ratio, peak_memory
+from .suite import Cell, Suite
 
 RESULTS = Path(__file__).parent / "results"
-PEERS = ("eager", "sdpa")
+SUITES = ("attention", "spectrum")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("suites", nargs="*", metavar="SUITE", help=f"{', '.join(SUITES)}; all by default")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--out", type=Path, default=RESULTS)
     arguments = parser.parse_args()
+    unknown = sorted(set(arguments.suites) - set(SUITES))
+    if unknown:
+        parser.error(f"SUITE: unknown {', '.join(unknown)}, expected some of {', '.join(SUITES)}")
     if available_backends()["cpu"] is not None:
         parser.exit(1, f"the cpu backend cannot run here: {available_backends()['cpu']}\n")
     torch.set_num_threads(arguments.threads)
-    rows = [_compare(shape, task) for shape in SHAPES for task in TASKS]
-    _write(arguments.out, rows)
+    for name in arguments.suites or SUITES:
+        suite: Suite = importlib.import_module(f"{__package__}.{name}").SUITE
+        print(_header(suite), flush=True)
+        rows = [_compare(suite, cells) for cells in suite.rows().values()]
+        _write(arguments.out, name, suite, rows)
 
 
-def _compare(shape: str, task: str) -> dict:
-    cells = {name: Cell(shape, task, name) for name in implementations(task)}
+def _compare(suite: Suite, cells: Mapping[str, Cell]) -> dict:
     seconds = interleaved_seconds({name: cell.prepare() for name, cell in cells.items()})
     memory = {name: peak_memory(cell) for name, cell in cells.items()}
-    row = {"shape": shape, "task": task, "seconds": seconds, "peak_bytes": memory}
-    print(_line(row), flush=True)
+    own = cells["alternet"]
+    row = {"shape": own.shape, "task": own.task, "seconds": seconds, "peak_bytes": memory}
+    print(_line(suite, row), flush=True)
     return row
 
 
-def _line(row: dict) -> str:
+def _header(suite: Suite) -> str:
+    faster = [f"faster than {title}" for title in suite.peers.values()]
+    peaks = [f"{title}'s" for title in suite.peers.values()]
+    titles = [suite.shapes, "what", "alternet", *faster, "peak memory", *peaks]
+    return f"| {' | '.join(titles)} |\n|{'---|' * len(titles)}"
+
+
+def _line(suite: Suite, row: dict) -> str:
     seconds, memory = row["seconds"], row["peak_bytes"]
     own = seconds["alternet"]
-    ratios = [f"{median_ratio(seconds[peer], own):.2f}x" if peer in seconds else "it has none" for peer in PEERS]
-    bytes_used = [_mebibytes(memory.get(name)) for name in ("alternet", *PEERS)]
-    cells = [row["shape"], row["task"], f"{statistics.median(own) * 1e3:.1f} ms", *ratios, *bytes_used]
+    ratios = [f"{median_ratio(seconds[peer], own):.2f}x" if peer in seconds else "it has none" for peer in suite.peers]
+    bytes_used = [_mebibytes(memory.get(name)) for name in ("alternet", *suite.peers)]
+    milliseconds = statistics.median(own) * 1e3
+    cells = [row["shape"], row["task"], f"{milliseconds:.{1 if milliseconds > 2 else 2}f} ms", *ratios, *bytes_used]
     return "| " + " | ".join(cells) + " |"
 
 
@@ -56,21 +73,15 @@ def _mebibytes(count: int | None) -> str:
     return "" if count is None else f"{count / 2**20:.0f} MiB"
 
 
-HEADER = (
-    "| heads x tokens x size | what | alternet | faster than eager | faster than SDPA "
-    "| peak memory | eager's | SDPA's |\n|---|---|---|---|---|---|---|---|"
-)
-
-
-def _write(folder: Path, rows: list[dict]) -> None:
+def _write(folder: Path, name: str, suite: Suite, rows: list[dict]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     about = describe()
     machine = f"{about['processor']}, torch {about['torch']}, Python {about['Python']}"
-    (folder / "attention.json").write_text(json.dumps({"machine": machine, "rows": rows}, indent=1) + "\n")
-    table = "\n".join([HEADER, *(_line(row) for row in rows)])
+    (folder / f"{name}.json").write_text(json.dumps({"machine": machine, "rows": rows}, indent=1) + "\n")
+    table = "\n".join([_header(suite), *(_line(suite, row) for row in rows)])
     text = f"{table}\n\n{machine}; float32, medians of interleaved runs in one process; `make bench` remakes it.\n"
-    (folder / "attention.md").write_text(text)
-    print(f"\n{machine}\nwritten: {folder}/attention.md, attention.json")
+    (folder / f"{name}.md").write_text(text)
+    print(f"\n{machine}\nwritten: {folder}/{name}.md, {name}.json\n")
 
 
 if __name__ == "__main__":

@@ -15,6 +15,8 @@ from torch.func import grad, jvp
 
 from alternet.kernels import attention
 
+from .suite import Suite
+
 Attention = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
@@ -91,3 +93,6 @@ def implementations(task: str) -> list[str]:
 
 def cells() -> list[Cell]:
     return [Cell(shape, task, name) for shape in SHAPES for task in TASKS for name in implementations(task)]
+
+
+SUITE = Suite(shapes="heads x tokens x size", peers={"eager": "eager", "sdpa": "SDPA"}, cells=cells)

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from .attention import Cell
+from .suite import Cell
 
 ROUNDS = 15
 SECONDS = 8.0  # of one comparison; slow ones get fewer rounds, never fewer than three
@@ -40,7 +40,7 @@ def peak_memory(cell: Cell) -> int | None:
     if not Path("/proc/self/clear_refs").exists():
         return None
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["benchmarks.attention"])
+    context.set_forkserver_preload([type(cell).__module__])
     with context.Pool(1, maxtasksperchild=1) as pool:
         return pool.apply(_peak_of, (cell,))
 

@@ -1,0 +1,45 @@
+"""What a suite of measurements is: ``benchmarks/<name>.py`` defines one as ``SUITE``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+
+class Cell(Protocol):
+    """One measurement: a shape, a task and an implementation; a picklable object of a suite's module."""
+
+    @property
+    def shape(self) -> str: ...
+
+    @property
+    def task(self) -> str: ...
+
+    @property
+    def implementation(self) -> str: ...
+
+    def prepare(self) -> Callable[[], object]:
+        """The work as a function without arguments, its inputs made."""
+
+
+@dataclass(frozen=True)
+class Suite:
+    """A table of ``alternet`` against its peers: one row for every shape and task.
+
+    Attributes:
+        shapes: what a shape is, the title of the first column.
+        peers: how the table calls every implementation that ``alternet`` is compared with.
+        cells: every cell, in the order of the table; each row has one that is ``alternet``'s.
+    """
+
+    shapes: str
+    peers: Mapping[str, str]
+    cells: Callable[[], list]
+
+    def rows(self) -> dict[tuple[str, str], dict[str, Cell]]:
+        """Cells by shape and task, then by implementation."""
+        rows: dict[tuple[str, str], dict[str, Cell]] = {}
+        for cell in self.cells():
+            rows.setdefault((cell.shape, cell.task), {})[cell.implementation] = cell
+        return rows
