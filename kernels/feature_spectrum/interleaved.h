@@ -10,7 +10,7 @@ namespace alternet::ALTERNET_ISA {
 template <typename Real>
 class InterleavedSpectrum {
   static constexpr int lanes = LANES<Real>, vectors = 4, strip = vectors * lanes;  // channels handled together
-  static constexpr int64_t LINE = 64 / sizeof(Real);
+  static constexpr int64_t LINE = 64 / sizeof(Real);  // of the next row, sent for a row before: twice as fast from memory
 
  public:
   InterleavedSpectrum(const SpectrumProblem& p, Carver& scratch) : p_(p), half_diagonal_(p, scratch) {
