@@ -96,14 +96,13 @@ def test_what_is_not_finite_stays_in_its_image():
     ],
     ids=str,
 )
-@pytest.mark.parametrize("side", [14, 56])
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=["maps", "channels_last"])
-def test_it_compiles_and_spills_nothing(target, dtype, side, memory_format):
+def test_it_compiles_and_spills_nothing(target, dtype, memory_format):
     import triton
 
     from alternet.kernels.attention import triton_static
 
-    x = torch.empty(4, 64, side, side, dtype=dtype, device="meta", memory_format=memory_format)
+    x = torch.empty(4, 64, 56, 56, dtype=dtype, device="meta", memory_format=memory_format)
     with record(target) as recorded:
         backend.forward(x)
     (launch,) = recorded
