@@ -17,7 +17,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from .accumulator import SpectrumAccumulator
-from .operator import image_spectra
+from .operator import mean_spectrum
 from .spectrum import Axis, Spectrum, frequencies
 
 __all__ = ["Axis", "Spectrum", "SpectrumAccumulator", "feature_spectrum", "frequencies"]
@@ -45,8 +45,4 @@ def feature_spectrum(
         TypeError: ``x`` is not a floating-point tensor.
         ValueError: its shape, or the grid, does not fit.
     """
-    images = image_spectra(x, grid, plane=plane)
-    if per_image:
-        return images
-    whole = None if images.plane is None else images.plane.mean(0)
-    return Spectrum(images.size, images.maps * len(x), images.log_amplitude.mean(0), images.variance.mean(0), whole)
+    return mean_spectrum(x, grid, plane=plane, per_image=per_image)

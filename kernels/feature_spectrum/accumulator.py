@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .operator import image_spectra
+from .operator import mean_spectrum
 from .spectrum import Spectrum
 
 
@@ -39,11 +39,11 @@ class SpectrumAccumulator:
             TypeError, ValueError: as ``feature_spectrum`` does; maps of another size than before.
         """
         with torch.no_grad():
-            images = image_spectra(x, grid, plane=self.plane)
-        sums = {"log_amplitude": images.log_amplitude, "variance": images.variance}
-        if images.plane is not None:
-            sums["plane"] = images.plane
-        self._add(images.size, images.maps * len(x), {k: v.sum(0).cpu() * images.maps for k, v in sums.items()})
+            mean = mean_spectrum(x, grid, plane=self.plane, per_image=False)
+        means = {"log_amplitude": mean.log_amplitude, "variance": mean.variance}
+        if mean.plane is not None:
+            means["plane"] = mean.plane
+        self._add(mean.size, mean.maps, {name: values.cpu() * mean.maps for name, values in means.items()})
 
     def merge(self, other: SpectrumAccumulator) -> None:
         """Add what ``other`` has seen, and leave it as it is.

@@ -13,9 +13,9 @@ from torch import Tensor
 from .. import native
 
 native.load()
-_ops = torch.ops.alternet_native
+_op = torch.ops.alternet_native.feature_spectrum.default
 
 
-def forward(maps: Tensor) -> tuple[Tensor, Tensor]:
-    """maps: [B, C, H, W] -> means over channels, float64: log amplitude [B, K] and variance [B]."""
-    return _ops.feature_spectrum(maps)
+def forward(maps: Tensor, *, per_image: bool) -> tuple[Tensor, Tensor]:
+    """maps: [B, C, H, W] -> float64 means over channels: log amplitude [B, K] and variance [B]; else over B too."""
+    return _op(maps, per_image)

@@ -92,26 +92,31 @@ void run(const SpectrumProblem& p, const SpectrumKernel& kernel) {
   });
 }
 
-/// Means over channels: log amplitudes [B, K] and variances [B], of one pixel NaN.
-std::tuple<Tensor, Tensor> feature_spectrum(Tensor maps) {
+/// Means over channels: log amplitudes [B, K] and variances [B], of one pixel NaN; else over images too, [K] and [].
+std::tuple<Tensor, Tensor> feature_spectrum(Tensor maps, bool per_image) {
   SpectrumProblem p = spectrum_problem(maps);
   const SpectrumKernel& kernel = p.type == Element::float64 ? kernels().float64 : kernels().float32;
   const std::vector<double> waves = p.type == Element::float64 ? make_waves<double>(p) : make_waves<float>(p);
   p.waves = waves.data();
-  const int64_t columns = p.frequencies() + 1;
+  const int64_t count = p.frequencies(), columns = count + 1;
   std::vector<double> sums(p.batch * p.chunks * columns);
   p.sums = sums.data();
   run(p, kernel);
 
-  const Tensor log_amplitude = torch::stable::new_empty(maps, {p.batch, p.frequencies()}, ScalarType::Double);
-  const Tensor variance = torch::stable::new_empty(maps, {p.batch}, ScalarType::Double);
+  const int64_t groups = per_image ? p.batch : 1, rows = p.batch * p.chunks / groups;  // of sums, that make one mean
+  const auto allocate = [&](const std::vector<int64_t>& shape) {
+    return torch::stable::new_empty(maps, shape, ScalarType::Double);
+  };
+  const Tensor log_amplitude = per_image ? allocate({p.batch, count}) : allocate({count});
+  const Tensor variance = per_image ? allocate({p.batch}) : allocate({});
   auto* logs = static_cast<double*>(log_amplitude.mutable_data_ptr());
   auto* variances = static_cast<double*>(variance.mutable_data_ptr());
-  for (int64_t b = 0; b < p.batch; ++b)
+  const auto averaged = static_cast<double>(p.batch * p.channels / groups);
+  for (int64_t g = 0; g < groups; ++g)
     for (int64_t k = 0; k < columns; ++k) {
       double sum = 0;
-      for (int64_t i = 0; i < p.chunks; ++i) sum += sums[(b * p.chunks + i) * columns + k];
-      (k < p.frequencies() ? logs[b * p.frequencies() + k] : variances[b]) = sum / static_cast<double>(p.channels);
+      for (int64_t i = g * rows; i < (g + 1) * rows; ++i) sum += sums[i * columns + k];
+      (k < count ? logs[g * count + k] : variances[g]) = sum / averaged;
     }
   return {log_amplitude, variance};
 }
@@ -119,7 +124,7 @@ std::tuple<Tensor, Tensor> feature_spectrum(Tensor maps) {
 }  // namespace
 }  // namespace alternet
 
-STABLE_TORCH_LIBRARY_FRAGMENT(alternet_native, m) { m.def("feature_spectrum(Tensor maps) -> (Tensor, Tensor)"); }
+STABLE_TORCH_LIBRARY_FRAGMENT(alternet_native, m) { m.def("feature_spectrum(Tensor maps, bool per_image) -> (Tensor, Tensor)"); }
 
 STABLE_TORCH_LIBRARY_IMPL(alternet_native, CPU, m) {
   m.impl("feature_spectrum", TORCH_BOX(&alternet::feature_spectrum));

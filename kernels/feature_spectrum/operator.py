@@ -17,12 +17,14 @@ from .spectrum import Spectrum
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
-def image_spectra(x: Tensor, grid: tuple[int, int] | None, *, plane: bool) -> Spectrum:
-    """One spectrum for each image of ``x``, the mean over its channels; ``feature_spectrum`` says what comes in."""
+def mean_spectrum(x: Tensor, grid: tuple[int, int] | None, *, plane: bool, per_image: bool) -> Spectrum:
+    """``feature_spectrum``, which says what comes in."""
     maps = _as_maps(x, grid)
-    log_amplitude, variance = _op(maps, backends.chosen())
-    whole = log_amplitude_plane(maps) if plane else None
-    return Spectrum((maps.shape[2], maps.shape[3]), maps.shape[1], log_amplitude, variance, whole)
+    images, channels, height, width = maps.shape
+    log_amplitude, variance = _op(maps, per_image, backends.chosen())
+    whole = log_amplitude_plane(maps, per_image=per_image) if plane else None
+    count = channels if per_image else images * channels
+    return Spectrum((height, width), count, log_amplitude, variance, whole)
 
 
 def _as_maps(x: Tensor, grid: tuple[int, int] | None) -> Tensor:
@@ -45,27 +47,28 @@ def _as_maps(x: Tensor, grid: tuple[int, int] | None) -> Tensor:
     return x.transpose(1, 2).unflatten(2, (height, width))
 
 
-def _kernel(maps: Tensor, backend: str) -> tuple[Tensor, Tensor]:
+def _kernel(maps: Tensor, per_image: bool, backend: str) -> tuple[Tensor, Tensor]:
     module = backends.implementation("feature_spectrum", backends.resolve(backend, maps))
-    return module.forward(maps)
+    return module.forward(maps, per_image=per_image)
 
 
-def _fake(maps: Tensor, backend: str) -> tuple[Tensor, Tensor]:
-    batch, count = maps.shape[0], max(maps.shape[2:]) // 2 + 1
-    return maps.new_empty((batch, count), dtype=torch.float64), maps.new_empty(batch, dtype=torch.float64)
+def _fake(maps: Tensor, per_image: bool, backend: str) -> tuple[Tensor, Tensor]:
+    lead = (maps.shape[0],) if per_image else ()
+    count = max(maps.shape[2:]) // 2 + 1
+    return maps.new_empty((*lead, count), dtype=torch.float64), maps.new_empty(lead, dtype=torch.float64)
 
 
-def _vmap(info, in_dims: tuple, maps: Tensor, backend: str) -> tuple[tuple[Tensor, Tensor], tuple[int, int]]:
+def _vmap(info, in_dims: tuple, maps: Tensor, per_image: bool, backend: str) -> tuple[tuple, tuple[int, int]]:
     maps = maps.movedim(in_dims[0], 0)
-    log_amplitude, variance = _op(maps.flatten(0, 1), backend)
-    return (log_amplitude.unflatten(0, maps.shape[:2]), variance.unflatten(0, maps.shape[:2])), (0, 0)
+    results = (result.unflatten(0, maps.shape[:2]) for result in _op(maps.flatten(0, 1), True, backend))
+    return tuple(result if per_image else result.mean(1) for result in results), (0, 0)
 
 
 _op = dispatcher.define(
-    "feature_spectrum(Tensor maps, str backend) -> (Tensor, Tensor)",
+    "feature_spectrum(Tensor maps, bool per_image, str backend) -> (Tensor, Tensor)",
     kernel=_kernel,
     fake=_fake,
     vmap=_vmap,
     rules=None,
-    plain=lambda maps, backend: reference.forward(maps),
+    plain=lambda maps, per_image, backend: reference.forward(maps, per_image=per_image),
 )

@@ -10,11 +10,11 @@ from .spectrum import OFFSET
 CHUNK = 1 << 18  # entries that are transformed at a time: they and their transform stay in a second-level cache
 
 
-def log_amplitude_plane(maps: Tensor) -> Tensor:
-    """maps: [B, C, H, W] -> log(|F| + 1e-6), mean over channels [B, H, W] float64, in the order of fft2."""
+def log_amplitude_plane(maps: Tensor, *, per_image: bool) -> Tensor:
+    """maps: [B, C, H, W] -> log(|F| + 1e-6), in the order of fft2: float64 mean over channels [B, H, W]; else over B too."""
     step = max(1, CHUNK // max(1, maps[0].numel()))
     half = torch.cat([_half_plane(part) for part in maps.split(step)])
-    return _whole_plane(half, maps.shape[-1])
+    return _whole_plane(half if per_image else half.mean(0), maps.shape[-1])
 
 
 def _half_plane(maps: Tensor) -> Tensor:

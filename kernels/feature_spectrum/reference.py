@@ -9,10 +9,11 @@ from torch import Tensor
 from .spectrum import OFFSET, frequencies
 
 
-def forward(maps: Tensor) -> tuple[Tensor, Tensor]:
-    """maps: [B, C, H, W] -> means over channels, float64: log amplitude [B, K] and variance [B]."""
+def forward(maps: Tensor, *, per_image: bool) -> tuple[Tensor, Tensor]:
+    """maps: [B, C, H, W] -> float64 means over channels: log amplitude [B, K] and variance [B]; else over B too."""
     maps = maps if maps.dtype == torch.float64 else maps.float()
-    return log_amplitudes(maps).mean(1, dtype=torch.float64), variances(maps).mean(1, dtype=torch.float64)
+    axes = (1,) if per_image else (0, 1)
+    return log_amplitudes(maps).mean(axes, dtype=torch.float64), variances(maps).mean(axes, dtype=torch.float64)
 
 
 def log_amplitudes(maps: Tensor) -> Tensor:

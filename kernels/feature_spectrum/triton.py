@@ -18,16 +18,17 @@ NUMBERS = 512  # of a tile: four a thread, so that the loads of many rows fit in
 CHANNELS = 32  # of a tile where channels are contiguous: whole lines of memory
 
 
-def forward(maps: Tensor) -> tuple[Tensor, Tensor]:
-    """maps: [B, C, H, W] -> means over channels, float64: log amplitude [B, K] and variance [B]."""
+def forward(maps: Tensor, *, per_image: bool) -> tuple[Tensor, Tensor]:
+    """maps: [B, C, H, W] -> float64 means over channels: log amplitude [B, K] and variance [B]; else over B too."""
     sums, shift, variance = _read(maps)
     pixels = maps.shape[2] * maps.shape[3]
     transform = torch.fft.rfft(sums)
     transform[..., 0] += shift * pixels
-    log_amplitude = transform.abs().add_(OFFSET).log_().mean(1, dtype=torch.float64)
+    log_amplitude = transform.abs().add_(OFFSET).log_()
     if pixels == 1:
         variance.fill_(torch.nan)
-    return log_amplitude, variance.mean(1, dtype=torch.float64)
+    axes = (1,) if per_image else (0, 1)
+    return log_amplitude.mean(axes, dtype=torch.float64), variance.mean(axes, dtype=torch.float64)
 
 
 def _read(maps: Tensor) -> tuple[Tensor, Tensor, Tensor]:

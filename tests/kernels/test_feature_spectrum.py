@@ -197,6 +197,8 @@ class TestNumbers:
         expected = torch.stack([feature_spectrum(part).log_amplitude for part in x.split(2)])
         mapped = torch.func.vmap(lambda x: feature_spectrum(x).log_amplitude)(x.unflatten(0, (2, 2)))
         torch.testing.assert_close(mapped, expected)
+        mapped = torch.func.vmap(lambda x: feature_spectrum(x, per_image=True).variance, 1)(x.unflatten(0, (2, 2)))
+        torch.testing.assert_close(mapped.T.flatten(), variance(x))
         compiled = torch.compile(lambda x: feature_spectrum(x).log_amplitude, fullgraph=True, backend="aot_eager")
         torch.testing.assert_close(compiled(x[:2]), expected[0])
 
@@ -245,7 +247,7 @@ class TestCpuKernel:
     def test_what_would_leave_the_memory_raises(self):
         for bad in (torch.zeros(2, 3, 4), torch.zeros(0, 1, 2, 2), torch.zeros(1, 1, 2, 2, dtype=torch.int32)):
             with pytest.raises(RuntimeError, match="maps: "):
-                torch.ops.alternet_native.feature_spectrum(bad)
+                torch.ops.alternet_native.feature_spectrum(bad, True)
 
 
 class TestPlane:

@@ -45,8 +45,8 @@ def test_in_the_interpreter():
 
 
 def check(x, layout="contiguous", tolerance=2e-5):
-    log_amplitude, variance = backend.forward(LAYOUTS[layout](x.to(DEVICE)))
-    expected = reference.forward(x.double())
+    log_amplitude, variance = backend.forward(LAYOUTS[layout](x.to(DEVICE)), per_image=True)
+    expected = reference.forward(x.double(), per_image=True)
     assert log_amplitude.dtype == variance.dtype == torch.float64
     torch.testing.assert_close(log_amplitude.cpu(), expected[0], rtol=0, atol=tolerance)
     torch.testing.assert_close(variance.cpu(), expected[1], rtol=tolerance, atol=0, equal_nan=True)
@@ -79,7 +79,7 @@ def test_a_large_mean_hides_neither_the_variance_nor_the_high_frequencies():
 def test_what_is_not_finite_stays_in_its_image():
     x = maps(3, 2, 5, 5)
     x[1, 0, 2, 3] = torch.nan
-    log_amplitude, variance = backend.forward(x.to(DEVICE))
+    log_amplitude, variance = backend.forward(x.to(DEVICE), per_image=True)
     for values in (log_amplitude[:, 0], variance):
         assert values.isfinite().tolist() == [True, False, True]
 
@@ -104,7 +104,7 @@ def test_it_compiles_and_spills_nothing(target, dtype, memory_format):
 
     x = torch.empty(4, 64, 56, 56, dtype=dtype, device="meta", memory_format=memory_format)
     with record(target) as recorded:
-        backend.forward(x)
+        backend.forward(x, per_image=False)
     (launch,) = recorded
     compiled = triton.compile(
         triton_static._source(launch),
