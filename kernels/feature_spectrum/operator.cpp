@@ -124,7 +124,9 @@ std::tuple<Tensor, Tensor> feature_spectrum(Tensor maps, bool per_image) {
 }  // namespace
 }  // namespace alternet
 
-STABLE_TORCH_LIBRARY_FRAGMENT(alternet_native, m) { m.def("feature_spectrum(Tensor maps, bool per_image) -> (Tensor, Tensor)"); }
+STABLE_TORCH_LIBRARY_FRAGMENT(alternet_native, m) {
+  m.def("feature_spectrum(Tensor maps, bool per_image) -> (Tensor, Tensor)");
+}
 
 STABLE_TORCH_LIBRARY_IMPL(alternet_native, CPU, m) {
   m.impl("feature_spectrum", TORCH_BOX(&alternet::feature_spectrum));

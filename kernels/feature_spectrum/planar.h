@@ -78,8 +78,8 @@ class PlanarMap {
     return {buffer_, p_.width};
   }
 
-  /// Row i goes i places to the right. The sums of a vector stay in a register over the rows, and no vector of `line` is
-  /// read at another offset than it was written at: that would wait for the write.
+  /// Row i goes i places to the right. The sums of a vector stay in a register over the rows, and no vector of `line`
+  /// is read at another offset than it was written at: that would wait for the write.
   void add_diagonals(Real* line, Rows<Real> from, int64_t rows) {
     const int64_t step = from.stride - 1;
     for (int64_t j = 0; j < p_.width + rows - 1; j += lanes) {

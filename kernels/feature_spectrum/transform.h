@@ -19,11 +19,11 @@ ALTERNET_INLINE Vector<Real> square_root(Vector<Real> x) {
 /// |a + ib|, without overflow where the result has none.
 template <typename Real>
 ALTERNET_INLINE Vector<Real> magnitude(Vector<Real> a, Vector<Real> b) {
-  a = a < 0 ? -a : a;
-  b = b < 0 ? -b : b;
+  a = a < Real(0) ? -a : a;
+  b = b < Real(0) ? -b : b;
   const Vector<Real> high = a > b ? a : b, low = a > b ? b : a;
-  const Vector<Real> ratio = low / (high > 0 ? high : splat(Real(1)));
-  return high * square_root<Real>(1 + ratio * ratio);
+  const Vector<Real> ratio = low / (high > Real(0) ? high : splat(Real(1)));
+  return high * square_root<Real>(Real(1) + ratio * ratio);
 }
 
 /// F(k) = sum over j of d[j] exp(-2 pi i j k / n) for k = 0 .. n/2, real d. Its real part sees d[j] + d[n-j] only, its
@@ -108,8 +108,8 @@ class HalfDiagonal {
 
 /// The unbiased variance of n numbers from the sums of x - s and (x - s)^2.
 ///
-/// With s the mean of the map's first row this is safe: W (s - mean)^2 <= the sum of (x - mean)^2 over that row, so that
-/// (s - mean)^2 is at most H times the variance, and the difference cancels no more than a factor of 1 + H.
+/// With s the mean of the map's first row this is safe: W (s - mean)^2 <= the sum of (x - mean)^2 over that row, so
+/// that (s - mean)^2 is at most H times the variance, and the difference cancels no more than a factor of 1 + H.
 inline double shifted_variance(double sum, double squares, int64_t n) { return (squares - sum * sum / n) / (n - 1); }
 
 }  // namespace alternet::ALTERNET_ISA
