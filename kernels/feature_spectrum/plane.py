@@ -11,7 +11,7 @@ CHUNK = 1 << 18  # entries that are transformed at a time: they and their transf
 
 
 def log_amplitude_plane(maps: Tensor, *, per_image: bool) -> Tensor:
-    """maps: [B, C, H, W] -> log(|F| + 1e-6), in the order of fft2: float64 mean over channels [B, H, W]; else over B too."""
+    """maps: [B, C, H, W] -> log(|F| + 1e-6), fft2 order: float64 mean over channels [B, H, W], else over B too."""
     step = max(1, CHUNK // max(1, maps[0].numel()))
     half = torch.cat([_half_plane(part) for part in maps.split(step)])
     return _whole_plane(half if per_image else half.mean(0), maps.shape[-1])

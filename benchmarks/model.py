@@ -1,0 +1,104 @@
+"""What is compared: Hessian-vector products of a whole ViT-Ti, as it is and inside ``second_order()``; several at once.
+
+ViT-Ti for pictures of 32 pixels, patches of 2 (257 tokens), 16 pictures. *graph kept* is what a Lanczos solver pays for
+every vector; *from the start* builds the gradient's graph too, and its memory is that of the whole study.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+import timm
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.func import grad, jvp, vmap
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from alternet.kernels import attention, second_order
+
+from .attention import eager
+from .suite import Suite
+
+VIT = "ViT-Ti, 32 px, patch 2, batch 16"
+HEADS = "attention 48 x 257 x 64"
+TANGENTS = 8
+
+CONTEXTS: dict[str, Callable[[], AbstractContextManager]] = {
+    "alternet": second_order,
+    "eager": lambda: sdpa_kernel(SDPBackend.MATH),
+}
+
+
+def vit(implementation: str, dtype: torch.dtype) -> tuple[Callable[[], tuple[Tensor, ...]], list, list]:
+    """The gradient with its graph, as a function; the parameters; a direction."""
+    torch.manual_seed(0)
+    model = timm.create_model("vit_tiny_patch16_224", img_size=32, patch_size=2, num_classes=100).eval()
+    images, targets = torch.randn(16, 3, 32, 32), torch.arange(16)
+    parameters = list(model.parameters())
+
+    def gradient() -> tuple[Tensor, ...]:
+        lower = torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16)
+        with CONTEXTS[implementation](), lower:
+            loss = F.cross_entropy(model(images), targets)
+        return torch.autograd.grad(loss, parameters, create_graph=True)
+
+    return gradient, parameters, [torch.randn_like(p) for p in parameters]
+
+
+def kept(implementation: str, dtype: torch.dtype = torch.float32) -> Callable[[], object]:
+    gradient, parameters, direction = vit(implementation, dtype)
+    slopes = gradient()
+    return lambda: torch.autograd.grad(slopes, parameters, direction, retain_graph=True)
+
+
+def whole(implementation: str) -> Callable[[], object]:
+    gradient, parameters, direction = vit(implementation, torch.float32)
+    return lambda: torch.autograd.grad(gradient(), parameters, direction)
+
+
+def tangents(implementation: str) -> Callable[[], object]:
+    """Products with eight vectors: at once by vmap, or one after the other."""
+    generator = torch.Generator().manual_seed(0)
+    x = tuple(torch.randn(1, 48, 257, 64, generator=generator) for _ in range(3))
+    t = tuple(torch.randn(TANGENTS, *q.shape, generator=generator) for q in x)
+    f = eager if implementation == "eager" else attention
+    first = grad(lambda *x: f(*x).square().sum(), argnums=(0, 1, 2))
+    product = lambda *t: jvp(first, x, t)[1]  # noqa: E731
+    if implementation == "singles":
+        return lambda: [product(*(each[i] for each in t)) for i in range(TANGENTS)]
+    return lambda: vmap(product)(*t)
+
+
+ROWS: dict[tuple[str, str], tuple[Callable[[str], Callable[[], object]], tuple[str, ...]]] = {
+    (VIT, "product, graph kept"): (kept, ("alternet", "eager")),
+    (VIT, "product, graph kept, bfloat16 autocast"): (lambda name: kept(name, torch.bfloat16), ("alternet", "eager")),
+    (VIT, "product from the start"): (whole, ("alternet", "eager")),
+    (HEADS, f"jvp(grad), {TANGENTS} tangents by vmap"): (tangents, ("alternet", "eager", "singles")),
+}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One measurement: a network or an operator, a task and an implementation."""
+
+    shape: str
+    task: str
+    implementation: str
+
+    def prepare(self) -> Callable[[], object]:
+        """The work as a function without arguments, its inputs and whatever it keeps made."""
+        return ROWS[self.shape, self.task][0](self.implementation)
+
+
+def cells() -> list[Cell]:
+    return [Cell(*row, name) for row, (_, names) in ROWS.items() for name in names]
+
+
+SUITE = Suite(
+    shapes="network or operator",
+    peers={"eager": "eager", "singles": f"{TANGENTS} single products"},
+    cells=cells,
+)
