@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from .operator import attention_operator
+from .positions import broadcasts, check_positions
 
 MAX_HEAD_SIZE = 256  # what the tiles of the kernels are made for
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -22,10 +23,13 @@ def attention(
     value: Tensor,
     bias: Tensor | None = None,
     *,
+    table: Tensor | None = None,
+    grid: tuple[int, int] | None = None,
+    kernel_size: int | tuple[int, int] | None = None,
     scale: float | None = None,
     is_causal: bool = False,
 ) -> Tensor:
-    """softmax(scale · query keyᵀ + bias) value, differentiable to any order in all four tensors.
+    """softmax(scale · query keyᵀ + bias) value, differentiable to any order in all five tensors.
 
     Reverse mode, forward mode, forward over reverse (Hessian-vector products), reverse over reverse and reverse over
     forward run in kernels that never build the score matrix; ``vmap``, ``torch.compile(fullgraph=True)`` and
@@ -39,6 +43,13 @@ def attention(
         value: [..., M, Dv], Dv at most 256.
         bias: broadcastable to [..., N, M]. Floating point: added to the scaled scores, learned or not, -inf hides a
             key. Boolean: True where a query may see a key.
+        table: a bias by relative position, learned or not, [2h-1, 2w-1] or [heads, 2h-1, 2w-1], gathered inside the
+            kernels: bias[i, j] = table[row(j) - row(i) + h-1, column(j) - column(i) + w-1]. Added to the other bias,
+            where there is one.
+        grid: (h, w), where table or kernel_size is given: the N = M = h·w tokens are the pixels of a map, row by row.
+        kernel_size: (k, l), or k for both: a query sees the keys at most that far away, those at row offsets
+            -⌊(k-1)/2⌋ to ⌊k/2⌋ and column offsets likewise (where "same" padding puts a convolution's kernel: even
+            sizes reach one further down and right). Nothing lies beyond the border.
         scale: a number; 1/sqrt(D) by default.
         is_causal: query i sees the keys j <= i only (together with the bias, where there is one).
 
@@ -52,9 +63,11 @@ def attention(
 
     Source: Vaswani et al. 2017, eq. 1; tiled as in Dao et al. 2022, whose second derivatives ``README.md`` derives.
     """
-    query, key, value, bias = _autocast(query, key, value, bias)
-    _check_tensors(query, key, value, bias)
-    lead, bias = _leading_axes(query, key, value, bias)
+    query, key, value, bias, table = _autocast(query, key, value, bias, table)
+    _check_tensors(query, key, value, bias, table)
+    lead = _leading_axes(query, key, value)
+    bias = _check_bias(bias, (*lead, query.shape[-2], key.shape[-2]), query.dtype)
+    grid, kernel_size = check_positions(query.shape[-2], key.shape[-2], lead, table, grid, kernel_size)
     if scale is None:
         scale = 1.0 / math.sqrt(query.shape[-1])
     out = attention_operator(
@@ -62,19 +75,22 @@ def attention(
         _flatten(key, lead),
         _flatten(value, lead),
         None if bias is None else _flatten_bias(bias, lead),
+        None if table is None else _flatten_bias(table, lead),
         float(scale),
         bool(is_causal),
+        grid,
+        kernel_size,
     )
     return out.reshape(*lead, query.shape[-2], value.shape[-1])
 
 
-def _autocast(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None) -> tuple:
+def _autocast(query: Tensor, *others: Tensor | None) -> tuple:
     """Under autocast attention runs in the lower precision, as PyTorch's own does."""
     device = query.device.type if isinstance(query, Tensor) else "cpu"
     if device == "meta" or not torch.is_autocast_enabled(device):  # meta: the question itself raises
-        return query, key, value, bias
+        return query, *others
     dtype = torch.get_autocast_dtype(device)
-    return tuple(_lower(t, dtype) for t in (query, key, value, bias))
+    return tuple(_lower(t, dtype) for t in (query, *others))
 
 
 def _lower(tensor: Tensor | None, dtype: torch.dtype) -> Tensor | None:
@@ -83,9 +99,9 @@ def _lower(tensor: Tensor | None, dtype: torch.dtype) -> Tensor | None:
     return tensor
 
 
-def _check_tensors(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None) -> None:
-    for name, tensor in (("query", query), ("key", key), ("value", value), ("bias", bias)):
-        if tensor is None and name == "bias":
+def _check_tensors(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, table: Tensor | None) -> None:
+    for name, tensor in (("query", query), ("key", key), ("value", value), ("bias", bias), ("table", table)):
+        if tensor is None and name in ("bias", "table"):
             continue
         if not isinstance(tensor, Tensor):
             raise TypeError(f"{name}: expected a tensor, got {type(tensor).__name__}")
@@ -108,24 +124,24 @@ def _check_tensors(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | Non
         raise ValueError(f"value: {value.shape[-2]} tokens, expected key's {key.shape[-2]}")
 
 
-def _leading_axes(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None) -> tuple[torch.Size, Tensor | None]:
-    """The common leading axes, and the bias with exactly as many axes before its last two (or the error)."""
+def _leading_axes(query: Tensor, key: Tensor, value: Tensor) -> torch.Size:
+    """The common leading axes."""
     try:
-        lead = torch.broadcast_shapes(query.shape[:-2], key.shape[:-2], value.shape[:-2])
+        return torch.broadcast_shapes(query.shape[:-2], key.shape[:-2], value.shape[:-2])
     except RuntimeError:
         shapes = ", ".join(f"{n} {tuple(t.shape)}" for n, t in (("query", query), ("key", key), ("value", value)))
         raise ValueError(f"leading axes do not broadcast: {shapes}") from None
+
+
+def _check_bias(bias: Tensor | None, target: tuple[int, ...], dtype: torch.dtype) -> Tensor | None:
+    """The bias as numbers, if it broadcasts to ``target``."""
     if bias is None:
-        return lead, None
-    target = (*lead, query.shape[-2], key.shape[-2])
-    fits = bias.dim() <= len(target) and all(
-        b in (1, t) for b, t in zip(reversed(bias.shape), reversed(target), strict=False)
-    )
-    if not fits:
+        return None
+    if not broadcasts(bias.shape, target):
         raise ValueError(f"bias: shape {tuple(bias.shape)}, expected one that broadcasts to {target}")
     if bias.dtype == torch.bool:
-        bias = torch.zeros_like(bias, dtype=query.dtype).masked_fill(~bias, -torch.inf)
-    return lead, bias.reshape(*(1,) * (len(target) - bias.dim()), *bias.shape)
+        return torch.zeros_like(bias, dtype=dtype).masked_fill(~bias, -torch.inf)
+    return bias
 
 
 def _flatten(tensor: Tensor, lead: torch.Size) -> Tensor:
@@ -139,6 +155,7 @@ def _flatten(tensor: Tensor, lead: torch.Size) -> Tensor:
 
 def _flatten_bias(bias: Tensor, lead: torch.Size) -> Tensor:
     """[..., n, m] -> [B | 1, H | 1, n, m], expanded over B only where some of its axes broadcast and some do not."""
+    bias = bias.reshape(*(1,) * (len(lead) + 2 - bias.dim()), *bias.shape)
     if len(lead) <= 1:
         return bias.reshape(1, *bias.shape[:-2] or (1,), *bias.shape[-2:])
     outer = bias.shape[:-3]

@@ -14,7 +14,7 @@ class Backward {
  public:
   Backward(const Problem& problem, Carver& scratch)
       : p(problem),
-        has_d_scores(p.d_query || p.d_key || p.d_bias),
+        has_d_scores(p.has_score_gradient()),
         key_t(p, p.key, 1, p.width, true, scratch),                    // [D, M]
         value_t(p, p.value, 1, p.value_width, has_d_scores, scratch),  // [Dv, M]
         key(p.key, 1, p.keys, p.width, bool(p.d_query), scratch),      // [M, D]
@@ -27,18 +27,22 @@ class Backward {
         d_key(p.d_key, 1, p.keys, p.width, scratch),                   // [M, D]
         d_value(p.d_value, 1, p.keys, p.value_width, scratch),         // [M, Dv]
         d_bias(p, scratch),                                            // [rows, M]
+        d_table(p, scratch),
         delta(scratch.take<Real>(p.plan.tile_rows)),                   // [rows]
-        bias_row(scratch.take<Real>(score_stride<Real>(p))) {}         // [keys]
+        bias(p, p.bias, p.table, 1, true, scratch) {}
 
   void run(const Task& task) {
-    const int64_t keys = reach(p, task.last);
+    const int64_t keys = seen(p, task.queries()).end();
     for (KeysTransposed<Real>* side : {&key_t, &value_t}) side->load(task, keys);
     key.load(task, {0, keys});
+    bias.load(task);
     d_key.clear(p.keys);
     d_value.clear(p.keys);
     d_bias.begin_task();
-    for_tiles(task.first, task.last, p.plan.tile_rows, [&](Range queries) { tile(task, queries); });
+    d_table.begin_task();
+    for_tiles(task.queries(), p.plan.tile_rows, [&](Range queries) { tile(task, queries); });
     d_bias.end_task(task);
+    d_table.end_task(task);
     write_key_side(p, task, d_key, d_value);
   }
 
@@ -47,7 +51,7 @@ class Backward {
     for (QueryRows<Real>* side : {&query, &grad, &out}) side->load(task, queries);
     for (int64_t r = 0; r < queries.count && has_d_scores; ++r) delta[r] = dot(grad.row(r), out.row(r), p.value_width);
     d_bias.begin_tile();
-    for_tiles(0, reach(p, queries.end()), p.plan.tile_keys, [&](Range keys) {
+    for_tiles(seen(p, queries), p.plan.tile_keys, [&](Range keys) {
       probabilities(task, queries, keys);
       if (has_d_scores) score_gradients(queries, keys);
       accumulate(queries, keys);
@@ -60,7 +64,7 @@ class Backward {
   void probabilities(const Task& task, Range queries, Range keys) {
     const Term<Real> qk{query.rows(), key_t.under(keys)};
     scores.multiply_into(queries, keys, p.width, &qk, 1);
-    to_probabilities<Real>(p, task, queries, keys, scores, bias_row);
+    to_probabilities<Real>(p, task, queries, keys, scores, bias.rows(task));
   }
 
   /// 2) dP = G V^T, dS = P (dP - delta)
@@ -71,6 +75,7 @@ class Backward {
       ScoreGradientSweep<Real> sweep{scores.row(r), d_scores.row(r), delta[r]};
       sweep_row<Real>(sweep, visible(p, queries.first + r, keys), keys.count);
       if (d_bias) d_bias.add(0, r, keys, d_scores.row(r));
+      if (d_table) d_table.add(0, queries.first + r, keys, d_scores.row(r));
     }
   }
 
@@ -78,7 +83,8 @@ class Backward {
   void accumulate(Range queries, Range keys) {
     if (d_query) {
       const Term<Real> term{d_scores.rows(), key.below(keys.first)};
-      multiply(queries.count, p.width, keys.count, &term, 1, d_query.row(0), d_query.stride(), keys.first > 0);
+      multiply(queries.count, p.width, keys.count, &term, 1, d_query.row(0), d_query.stride(),
+               continues(p, queries, keys));
     }
     if (d_key) {
       const Term<Real> term{d_scores.rows(), query.panels()};
@@ -99,7 +105,9 @@ class Backward {
   ScoreTile<Real> scores, d_scores;
   Sums<Real> d_query, d_key, d_value;
   BiasGradient<Real> d_bias;
-  Real *delta, *bias_row;
+  TableGradient<Real> d_table;
+  Real* delta;
+  Bias<Real> bias;
 };
 
 }  // namespace alternet::ALTERNET_ISA

@@ -43,7 +43,7 @@ class BackwardTangent {
       : p(problem),
         T(p.tangents),
         has_t_scores(p.has_score_tangent()),
-        has_d_scores(p.d_query || p.d_key || p.d_bias),
+        has_d_scores(p.has_score_gradient()),
         key_t(p, p.key, 1, p.width, true, scratch),                        // [D, M]
         t_key_t(p, p.t_key, T, p.width, true, scratch),                    // [T, D, M]
         value_t(p, p.value, 1, p.value_width, has_d_scores, scratch),      // [Dv, M]
@@ -64,19 +64,24 @@ class BackwardTangent {
         d_key(p.d_key, T, p.keys, p.width, scratch),                       // [T, M, D]
         d_value(p.d_value, T, p.keys, p.value_width, scratch),             // [T, M, Dv]
         d_bias(p, scratch),                                                // [T, rows, M]
+        d_table(p, scratch),
         delta(scratch.take<Real>(p.plan.tile_rows)),                       // [rows]
         t_delta(scratch.take<Real>(T * p.plan.tile_rows)),                 // [T, rows]
-        bias_row(scratch.take<Real>(score_stride<Real>(p))) {}             // [keys]
+        bias(p, p.bias, p.table, 1, true, scratch),
+        t_bias(p, p.t_bias, p.t_table, T, false, scratch) {}
 
   void run(const Task& task) {
-    const int64_t keys = reach(p, task.last);
+    const int64_t keys = seen(p, task.queries()).end();
     for (KeysTransposed<Real>* side : {&key_t, &t_key_t, &value_t, &t_value_t}) side->load(task, keys);
     for (RowPanels<Real>* side : {&key, &t_key}) side->load(task, {0, keys});
+    for (Bias<Real>* side : {&bias, &t_bias}) side->load(task);
     d_key.clear(p.keys);
     d_value.clear(p.keys);
     d_bias.begin_task();
-    for_tiles(task.first, task.last, p.plan.tile_rows, [&](Range queries) { tile(task, queries); });
+    d_table.begin_task();
+    for_tiles(task.queries(), p.plan.tile_rows, [&](Range queries) { tile(task, queries); });
     d_bias.end_task(task);
+    d_table.end_task(task);
     write_key_side(p, task, d_key, d_value);
   }
 
@@ -85,7 +90,7 @@ class BackwardTangent {
     for (QueryRows<Real>* side : {&query, &t_query, &grad, &t_grad, &out, &t_out}) side->load(task, queries);
     deltas(queries);
     d_bias.begin_tile();
-    for_tiles(0, reach(p, queries.end()), p.plan.tile_keys, [&](Range keys) {
+    for_tiles(seen(p, queries), p.plan.tile_keys, [&](Range keys) {
       probabilities(task, queries, keys);
       if (has_d_scores && has_t_scores) score_gradients(queries, keys);
       for (int64_t t = 0; t < T; ++t) {
@@ -116,7 +121,7 @@ class BackwardTangent {
   void probabilities(const Task& task, Range queries, Range keys) {
     const Term<Real> qk{query.rows(), key_t.under(keys)};
     scores.multiply_into(queries, keys, p.width, &qk, 1);
-    to_probabilities<Real>(p, task, queries, keys, scores, bias_row);
+    to_probabilities<Real>(p, task, queries, keys, scores, bias.rows(task));
   }
 
   /// 2) dP = G V^T, dS = P (dP - delta)
@@ -148,7 +153,7 @@ class BackwardTangent {
 
   /// 4) P' = P (scale S' + bias' - lse'), dS'
   void sweeps(const Task& task, Range queries, Range keys, int64_t t) {
-    const BiasRows<Real> t_bias(p, p.t_bias, task, t, bias_row);
+    const BiasRows<Real> rows = t_bias.rows(task, t);
     for (int64_t r = 0; r < queries.count; ++r) {
       const int64_t i = queries.first + r, seen = visible(p, i, keys);
       const Real shift = t_delta[t * p.plan.tile_rows + r];
@@ -156,11 +161,12 @@ class BackwardTangent {
         ScoreGradientSweep<Real> sweep{scores.row(r), t_d_scores.row(r), shift};
         if (has_d_scores) sweep_row<Real>(sweep, seen, keys.count);
       } else if (has_d_scores) {
-        sweep_tangent<true>(task, r, i, t, t_bias(i, keys), shift, seen, keys);
+        sweep_tangent<true>(task, r, i, t, rows(i, keys), shift, seen, keys);
       } else {
-        sweep_tangent<false>(task, r, i, t, t_bias(i, keys), shift, seen, keys);
+        sweep_tangent<false>(task, r, i, t, rows(i, keys), shift, seen, keys);
       }
       if (d_bias) d_bias.add(t, r, keys, t_d_scores.row(r));
+      if (d_table) d_table.add(t, i, keys, t_d_scores.row(r));
     }
   }
 
@@ -185,7 +191,8 @@ class BackwardTangent {
     int count = 0;
     terms[count++] = {t_d_scores.rows(), key.below(keys.first)};
     if (t_key) terms[count++] = {d_scores.rows(), t_key.below(keys.first, t)};
-    multiply(queries.count, p.width, keys.count, terms, count, d_query.row(0, t), d_query.stride(), keys.first > 0);
+    multiply(queries.count, p.width, keys.count, terms, count, d_query.row(0, t), d_query.stride(),
+             continues(p, queries, keys));
   }
 
   /// 6) d_key' += dS'^T Q + dS^T Q', d_value' += P'^T G + P^T G'
@@ -216,7 +223,9 @@ class BackwardTangent {
   ScoreTile<Real> scores, d_scores, t_scores, t_d_scores;
   Sums<Real> d_query, d_key, d_value;
   BiasGradient<Real> d_bias;
-  Real *delta, *t_delta, *bias_row;
+  TableGradient<Real> d_table;
+  Real *delta, *t_delta;
+  Bias<Real> bias, t_bias;
 };
 
 }  // namespace alternet::ALTERNET_ISA

@@ -22,10 +22,19 @@ _ops = torch.ops.alternet_native
 
 
 def forward(
-    query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, *, scale: float, is_causal: bool
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    bias: Tensor | None,
+    table: Tensor | None,
+    *,
+    scale: float,
+    is_causal: bool,
+    grid: Sequence[int],
+    kernel_size: Sequence[int],
 ) -> tuple[Tensor, Tensor]:
     """Returns out [B, H, N, Dv] and lse [B, H, N]."""
-    return _ops.attention_forward(query, key, value, bias, scale, is_causal)
+    return _ops.attention_forward(query, key, value, bias, table, scale, is_causal, grid, kernel_size)
 
 
 def tangent(
@@ -33,19 +42,24 @@ def tangent(
     key: Tensor,
     value: Tensor,
     bias: Tensor | None,
+    table: Tensor | None,
     out: Tensor,
     lse: Tensor,
     t_query: Tensor | None,
     t_key: Tensor | None,
     t_value: Tensor | None,
     t_bias: Tensor | None,
+    t_table: Tensor | None,
     *,
     scale: float,
     is_causal: bool,
+    grid: Sequence[int],
+    kernel_size: Sequence[int],
 ) -> tuple[Tensor, Tensor]:
     """Returns t_out [T, B, H, N, Dv] and t_lse [T, B, H, N]; the T tangents share the recompute of the primal."""
     return _ops.attention_tangent(
-        query, key, value, bias, out, lse, t_query, t_key, t_value, t_bias, scale, is_causal
+        query, key, value, bias, table, out, lse, t_query, t_key, t_value, t_bias, t_table,
+        scale, is_causal, grid, kernel_size,
     )  # fmt: skip
 
 
@@ -54,16 +68,21 @@ def backward(
     key: Tensor,
     value: Tensor,
     bias: Tensor | None,
+    table: Tensor | None,
     out: Tensor,
     lse: Tensor,
     grad: Tensor,
     *,
     scale: float,
     is_causal: bool,
+    grid: Sequence[int],
+    kernel_size: Sequence[int],
     needs: Sequence[bool],
 ) -> tuple[Tensor | None, ...]:
-    """Returns d_query, d_key, d_value, d_bias, in the shapes of the inputs; ``None`` where not needed."""
-    return _ops.attention_backward(query, key, value, bias, out, lse, grad, scale, is_causal, needs)
+    """Returns d_query, d_key, d_value, d_bias, d_table, in the shapes of the inputs; ``None`` where not needed."""
+    return _ops.attention_backward(
+        query, key, value, bias, table, out, lse, grad, scale, is_causal, grid, kernel_size, needs
+    )
 
 
 def backward_tangent(
@@ -71,6 +90,7 @@ def backward_tangent(
     key: Tensor,
     value: Tensor,
     bias: Tensor | None,
+    table: Tensor | None,
     out: Tensor,
     lse: Tensor,
     grad: Tensor,
@@ -78,16 +98,19 @@ def backward_tangent(
     t_key: Tensor | None,
     t_value: Tensor | None,
     t_bias: Tensor | None,
+    t_table: Tensor | None,
     t_out: Tensor | None,
     t_lse: Tensor | None,
     t_grad: Tensor | None,
     *,
     scale: float,
     is_causal: bool,
+    grid: Sequence[int],
+    kernel_size: Sequence[int],
     needs: Sequence[bool],
 ) -> tuple[Tensor | None, ...]:
     """Returns the tangents of ``backward``'s results, each [T, ...]; ``None`` where not needed."""
     return _ops.attention_backward_tangent(
-        query, key, value, bias, out, lse, grad, t_query, t_key, t_value, t_bias, t_out, t_lse, t_grad,
-        scale, is_causal, needs,
+        query, key, value, bias, table, out, lse, grad, t_query, t_key, t_value, t_bias, t_table, t_out, t_lse, t_grad,
+        scale, is_causal, grid, kernel_size, needs,
     )  # fmt: skip

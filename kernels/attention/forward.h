@@ -4,6 +4,7 @@
 
 #include <cmath>
 
+#include "attention/bias.h"
 #include "attention/operands.h"
 
 namespace alternet::ALTERNET_ISA {
@@ -53,13 +54,14 @@ class Forward {
         out(p.r_out, 1, p.plan.tile_rows, p.value_width, scratch),  // [rows, Dv]: sum of P V
         sum(scratch.take<Vector<Real>>(p.plan.tile_rows)),          // [rows]: of P, by lane
         highest(scratch.take<Real>(p.plan.tile_rows)),              // [rows]: of S so far
-        bias_row(scratch.take<Real>(score_stride<Real>(p))) {}      // [keys]
+        bias(p, p.bias, p.table, 1, true, scratch) {}
 
   void run(const Task& task) {
-    const int64_t keys = reach(p, task.last);
+    const int64_t keys = seen(p, task.queries()).end();
     key_t.load(task, keys);
     value.load(task, {0, keys});
-    for_tiles(task.first, task.last, p.plan.tile_rows, [&](Range queries) { tile(task, queries); });
+    bias.load(task);
+    for_tiles(task.queries(), p.plan.tile_rows, [&](Range queries) { tile(task, queries); });
   }
 
  private:
@@ -67,7 +69,7 @@ class Forward {
     query.load(task, queries);
     std::fill_n(highest, queries.count, -std::numeric_limits<Real>::infinity());
     std::fill_n(sum, queries.count, Vector<Real>{});
-    for_tiles(0, reach(p, queries.end()), p.plan.tile_keys, [&](Range keys) { accumulate(task, queries, keys); });
+    for_tiles(seen(p, queries), p.plan.tile_keys, [&](Range keys) { accumulate(task, queries, keys); });
     finish(task, queries);
   }
 
@@ -76,20 +78,21 @@ class Forward {
     const Term<Real> qk{query.rows(), key_t.under(keys)};
     scores.multiply_into(queries, keys, p.width, &qk, 1);
     // 2) P = exp(scale S + bias - highest)
-    const BiasRows<Real> bias(p, p.bias, task, 0, bias_row);
+    const BiasRows<Real> rows = bias.rows(task);
+    const bool begun = continues(p, queries, keys);
     for (int64_t r = 0; r < queries.count; ++r) {
       const int64_t i = queries.first + r;
-      exponentials(r, bias(i, keys), visible(p, i, keys), keys);
+      exponentials(r, rows(i, keys), visible(p, i, keys), keys, begun);
     }
     // 3) out += P V
     const Term<Real> pv{scores.rows(), value.below(keys.first)};
-    multiply(queries.count, p.value_width, keys.count, &pv, 1, out.row(0), out.stride(), keys.first > 0);
+    multiply(queries.count, p.value_width, keys.count, &pv, 1, out.row(0), out.stride(), begun);
   }
 
-  void exponentials(int64_t r, const Real* bias, int64_t seen, Range keys) {
+  void exponentials(int64_t r, const Real* bias, int64_t seen, Range keys, bool begun) {
     ScoreSweep<Real> score{scores.row(r), bias, static_cast<Real>(p.scale)};
     sweep_row<Real>(score, seen, keys.count);
-    raise(r, reduce<Max, Real>(score.highest), keys.first > 0);
+    raise(r, reduce<Max, Real>(score.highest), begun);
     // a row that has seen no key yet is shifted by 0: exp(-inf) is 0, -inf - -inf would be NaN
     const bool blind = highest[r] == -std::numeric_limits<Real>::infinity();
     SoftmaxSweep<Real> softmax{scores.row(r), blind ? Real(0) : highest[r]};
@@ -126,7 +129,8 @@ class Forward {
   ScoreTile<Real> scores;
   Sums<Real> out;
   Vector<Real>* sum;
-  Real *highest, *bias_row;
+  Real* highest;
+  Bias<Real> bias;
 };
 
 }  // namespace alternet::ALTERNET_ISA

@@ -4,6 +4,7 @@
 #include <torch/csrc/stable/tensor.h>
 
 #include "attention/bias_sharing.h"
+#include "attention/table_parts.h"
 #include "csrc/instruction_set.h"
 
 namespace alternet {
@@ -38,6 +39,20 @@ const Map& choose(const Maps& maps, MapName map) {
   }
 }
 
+/// Rows of d_table: units of the sum over parts.
+int64_t table_rows(const Problem& p) {
+  if (!p.d_table) return 0;
+  return p.tangents * (p.d_table.batch ? p.batch : 1) * (p.d_table.head ? p.heads : 1) * (2 * p.grid.height - 1);
+}
+
+void sum_table_row(const Problem& p, Element real, int64_t index) {
+  const int64_t rows = 2 * p.grid.height - 1, heads = p.d_table.head ? p.heads : 1;
+  const int64_t batch = p.d_table.batch ? p.batch : 1;
+  const int64_t row = index % rows, h = index / rows % heads, b = index / rows / heads % batch;
+  const auto sum = real == Element::float64 ? sum_table_parts<double> : sum_table_parts<float>;
+  sum(p, index / rows / heads / batch, b, h, row);
+}
+
 }  // namespace
 
 Plan make_plan(const Problem& p, MapName map) {
@@ -69,12 +84,18 @@ void run(Problem& p, MapName map, Element real) {
   Turnstile bias_turns(p.d_bias ? BiasSharing(p).chains() : 0);
   p.key_turns = &key_turns;
   p.bias_turns = &bias_turns;
+  const int64_t parts = p.d_table ? p.table_part(p.tangents, 0, 0, 0) : 0;
+  const auto part_memory = torch::stable::empty({parts * bytes_of(real)}, torch::headeronly::ScalarType::Byte);
+  p.table_parts = static_cast<char*>(part_memory.mutable_data_ptr());
 
   std::atomic<int64_t> next{0};
   torch::stable::parallel_for(0, threads, 1, [&](int64_t thread, int64_t) {
     char* const mine = base + thread * scratch;
     char* const aligned = mine + (64 - reinterpret_cast<uintptr_t>(mine) % 64) % 64;
     for (int64_t task = next++; task < tasks; task = next++) kernel.run(p, task, aligned);
+  });
+  torch::stable::parallel_for(0, table_rows(p), 16, [&](int64_t first, int64_t end) {
+    for (int64_t row = first; row < end; ++row) sum_table_row(p, real, row);
   });
 }
 

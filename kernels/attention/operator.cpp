@@ -7,6 +7,7 @@
 #include <array>
 #include <limits>
 #include <optional>
+#include <string>
 #include <tuple>
 #include <vector>
 
@@ -87,8 +88,37 @@ Axes out_axes(const Problem& p) { return {p.batch, p.heads, p.queries, p.value_w
 Axes lse_axes(const Problem& p) { return {p.batch, p.heads, p.queries, NONE}; }
 Axes score_axes(const Problem& p) { return {p.batch, p.heads, p.queries, p.keys}; }
 
-Problem problem(const Tensor& query, const Tensor& key, const Tensor& value, const Maybe& bias, double scale,
-                bool is_causal) {
+Axes table_axes(const Problem& p) { return {p.batch, p.heads, 2 * p.grid.height - 1, 2 * p.grid.width - 1}; }
+
+/// The parameters of a call, as they come: grid and kernel_size are pairs, or empty.
+struct Parameters {
+  double scale;
+  bool is_causal;
+  std::vector<int64_t> grid, kernel_size;
+};
+
+Grid grid_of(const Parameters& given, int64_t queries, int64_t keys) {
+  Grid grid{};
+  if (given.grid.empty()) {
+    STD_TORCH_CHECK(given.kernel_size.empty(), "kernel_size: expected a grid with it");
+    return grid;
+  }
+  STD_TORCH_CHECK(given.grid.size() == 2 && given.kernel_size.size() % 2 == 0, "grid, kernel_size: expected pairs");
+  grid.height = given.grid[0];
+  grid.width = given.grid[1];
+  STD_TORCH_CHECK(grid.height > 0 && grid.width > 0 && grid.height * grid.width == queries && queries == keys,
+                  "grid: it does not have as many tokens as query and key");
+  if (given.kernel_size.empty()) return grid;
+  grid.local = true;
+  grid.up = (given.kernel_size[0] - 1) / 2;
+  grid.down = given.kernel_size[0] / 2;
+  grid.left = (given.kernel_size[1] - 1) / 2;
+  grid.right = given.kernel_size[1] / 2;
+  return grid;
+}
+
+Problem problem(const Tensor& query, const Tensor& key, const Tensor& value, const Maybe& bias, const Maybe& table,
+                const Parameters& given) {
   STD_TORCH_CHECK(query.dim() == 4 && key.dim() == 4 && value.dim() == 4, "query, key, value: expected 4 axes");
   Problem p{};
   p.batch = query.size(0);
@@ -101,13 +131,16 @@ Problem problem(const Tensor& query, const Tensor& key, const Tensor& value, con
   STD_TORCH_CHECK(1 <= p.value_width && p.value_width <= MAX_WIDTH, "value: head size ", p.value_width,
                   ", expected 1 to ", MAX_WIDTH);
   p.tangents = 1;
-  p.scale = scale;
-  p.causal = is_causal;
+  p.scale = given.scale;
+  p.causal = given.is_causal;
+  p.grid = grid_of(given, p.queries, p.keys);
   const ScalarType type = query.scalar_type();
   p.query = operand("query", query, type, NO_TANGENTS, query_axes(p));
   p.key = operand("key", key, type, NO_TANGENTS, key_axes(p));
   p.value = operand("value", value, type, NO_TANGENTS, value_axes(p));
   p.bias = operand("bias", bias, type, NO_TANGENTS, score_axes(p), true);
+  STD_TORCH_CHECK(!table || p.grid, "table: expected a grid with it");
+  p.table = operand("table", table, type, NO_TANGENTS, table_axes(p), true);
   return p;
 }
 
@@ -117,11 +150,13 @@ void add_outputs(Problem& p, ScalarType type, const Tensor& out, const Tensor& l
 }
 
 void add_tangents(Problem& p, ScalarType type, const Maybe& query, const Maybe& key, const Maybe& value,
-                  const Maybe& bias) {
+                  const Maybe& bias, const Maybe& table) {
   p.t_query = operand("t_query", query, type, p.tangents, query_axes(p));
   p.t_key = operand("t_key", key, type, p.tangents, key_axes(p));
   p.t_value = operand("t_value", value, type, p.tangents, value_axes(p));
   p.t_bias = operand("t_bias", bias, type, p.tangents, score_axes(p), true);
+  STD_TORCH_CHECK(!table || p.table, "t_table: expected a table with it");
+  p.t_table = operand("t_table", table, type, p.tangents, table_axes(p), true);
 }
 
 int64_t count_tangents(std::initializer_list<const Maybe*> tangents) {
@@ -152,24 +187,26 @@ std::tuple<Tensor, Tensor> run_outputs(Problem& p, MapName map, int64_t tangents
   return {out, lse};
 }
 
-std::tuple<Tensor, Tensor> forward(Tensor query, Tensor key, Tensor value, Maybe bias, double scale, bool is_causal) {
-  Problem p = problem(query, key, value, bias, scale, is_causal);
+std::tuple<Tensor, Tensor> forward(Tensor query, Tensor key, Tensor value, Maybe bias, Maybe table, double scale,
+                                   bool is_causal, std::vector<int64_t> grid, std::vector<int64_t> kernel_size) {
+  Problem p = problem(query, key, value, bias, table, {scale, is_causal, grid, kernel_size});
   auto [out, lse] = run_outputs(p, MapName::forward, NO_TANGENTS, query);
   if (p.keys == 0) torch::stable::fill_(lse, std::numeric_limits<double>::infinity());
   return {out, lse};
 }
 
-std::tuple<Tensor, Tensor> tangent(Tensor query, Tensor key, Tensor value, Maybe bias, Tensor out, Tensor lse,
-                                   Maybe t_query, Maybe t_key, Maybe t_value, Maybe t_bias, double scale,
-                                   bool is_causal) {
-  Problem p = problem(query, key, value, bias, scale, is_causal);
-  p.tangents = count_tangents({&t_query, &t_key, &t_value, &t_bias});
+std::tuple<Tensor, Tensor> tangent(Tensor query, Tensor key, Tensor value, Maybe bias, Maybe table, Tensor out,
+                                   Tensor lse, Maybe t_query, Maybe t_key, Maybe t_value, Maybe t_bias, Maybe t_table,
+                                   double scale, bool is_causal, std::vector<int64_t> grid,
+                                   std::vector<int64_t> kernel_size) {
+  Problem p = problem(query, key, value, bias, table, {scale, is_causal, grid, kernel_size});
+  p.tangents = count_tangents({&t_query, &t_key, &t_value, &t_bias, &t_table});
   add_outputs(p, query.scalar_type(), out, lse);
-  add_tangents(p, query.scalar_type(), t_query, t_key, t_value, t_bias);
+  add_tangents(p, query.scalar_type(), t_query, t_key, t_value, t_bias, t_table);
   return run_outputs(p, MapName::tangent, p.tangents, query);
 }
 
-using Gradients = std::tuple<Maybe, Maybe, Maybe, Maybe>;
+using Gradients = std::tuple<Maybe, Maybe, Maybe, Maybe, Maybe>;
 
 /// Allocates, one after the other, the gradients that are needed, and converts them when they are there: a sum of
 /// several tasks is taken in the arithmetic dtype.
@@ -199,70 +236,72 @@ class GradientTensors {
   const Problem& p_;
   ScalarType type_;
   int64_t tangents_;
-  Maybe tensors_[4];
+  Maybe tensors_[5];
 };
 
 /// backward (NO_TANGENTS) or backward_tangent.
 Gradients run_gradients(Problem& p, MapName map, int64_t tangents, const Tensor& query, const Tensor& key,
-                        const Tensor& value, const Maybe& bias, const std::vector<bool>& needs) {
-  STD_TORCH_CHECK(needs.size() == 4 && (bias || !needs[3]), "needs: expected one flag for each input");
+                        const Tensor& value, const Maybe& bias, const Maybe& table, const std::vector<bool>& needs) {
+  STD_TORCH_CHECK(needs.size() == 5 && (bias || !needs[3]) && (table || !needs[4]),
+                  "needs: expected one flag for each input");
   const ScalarType type = query.scalar_type();
   if (!empty(p)) p.plan = make_plan(p, map);
   GradientTensors gradients(p, type, tangents);
   const auto never = [] { return false; };
+  const auto always = [] { return true; };
   const auto if_cut = [&] { return p.plan.chunks > 1; };
   const auto if_broadcast = [&] { return BiasSharing(p).sharers() > 1; };
   if (needs[0]) gradients.add(0, query, query_axes(p), &Problem::d_query, p, never);
   if (needs[1]) gradients.add(1, key, key_axes(p), &Problem::d_key, p, if_cut);
   if (needs[2]) gradients.add(2, value, value_axes(p), &Problem::d_value, p, if_cut);
   if (needs[3]) gradients.add(3, *bias, score_axes(p), &Problem::d_bias, p, if_broadcast);
-  const bool any = needs[0] || needs[1] || needs[2] || needs[3];
+  if (needs[4]) gradients.add(4, *table, table_axes(p), &Problem::d_table, p, always);
+  const bool any = p.has_score_gradient() || p.d_value;
   if (any && !empty(p)) run(p, map, element_of(arithmetic(type)));
-  return {gradients.finish(0), gradients.finish(1), gradients.finish(2), gradients.finish(3)};
+  return {gradients.finish(0), gradients.finish(1), gradients.finish(2), gradients.finish(3),
+          gradients.finish(4)};
 }
 
-Gradients backward(Tensor query, Tensor key, Tensor value, Maybe bias, Tensor out, Tensor lse, Tensor grad,
-                   double scale, bool is_causal, std::vector<bool> needs) {
-  Problem p = problem(query, key, value, bias, scale, is_causal);
+Gradients backward(Tensor query, Tensor key, Tensor value, Maybe bias, Maybe table, Tensor out, Tensor lse, Tensor grad,
+                   double scale, bool is_causal, std::vector<int64_t> grid, std::vector<int64_t> kernel_size,
+                   std::vector<bool> needs) {
+  Problem p = problem(query, key, value, bias, table, {scale, is_causal, grid, kernel_size});
   add_outputs(p, query.scalar_type(), out, lse);
   p.grad = operand("grad", grad, query.scalar_type(), NO_TANGENTS, out_axes(p));
-  return run_gradients(p, MapName::backward, NO_TANGENTS, query, key, value, bias, needs);
+  return run_gradients(p, MapName::backward, NO_TANGENTS, query, key, value, bias, table, needs);
 }
 
-Gradients backward_tangent(Tensor query, Tensor key, Tensor value, Maybe bias, Tensor out, Tensor lse, Tensor grad,
-                           Maybe t_query, Maybe t_key, Maybe t_value, Maybe t_bias, Maybe t_out, Maybe t_lse,
-                           Maybe t_grad, double scale, bool is_causal, std::vector<bool> needs) {
-  Problem p = problem(query, key, value, bias, scale, is_causal);
+Gradients backward_tangent(Tensor query, Tensor key, Tensor value, Maybe bias, Maybe table, Tensor out, Tensor lse,
+                           Tensor grad, Maybe t_query, Maybe t_key, Maybe t_value, Maybe t_bias, Maybe t_table,
+                           Maybe t_out, Maybe t_lse, Maybe t_grad, double scale, bool is_causal,
+                           std::vector<int64_t> grid, std::vector<int64_t> kernel_size, std::vector<bool> needs) {
+  Problem p = problem(query, key, value, bias, table, {scale, is_causal, grid, kernel_size});
   const ScalarType type = query.scalar_type();
-  p.tangents = count_tangents({&t_query, &t_key, &t_value, &t_bias, &t_grad});
+  p.tangents = count_tangents({&t_query, &t_key, &t_value, &t_bias, &t_table, &t_grad});
   add_outputs(p, type, out, lse);
   p.grad = operand("grad", grad, type, NO_TANGENTS, out_axes(p));
-  add_tangents(p, type, t_query, t_key, t_value, t_bias);
+  add_tangents(p, type, t_query, t_key, t_value, t_bias, t_table);
   p.t_out = operand("t_out", t_out, type, p.tangents, out_axes(p));
   p.t_lse = operand("t_lse", t_lse, arithmetic(type), p.tangents, lse_axes(p));
   p.t_grad = operand("t_grad", t_grad, type, p.tangents, out_axes(p));
   STD_TORCH_CHECK(!p.has_score_tangent() || p.t_lse, "t_lse: expected a tensor, got none");
-  return run_gradients(p, MapName::backward_tangent, p.tangents, query, key, value, bias, needs);
+  return run_gradients(p, MapName::backward_tangent, p.tangents, query, key, value, bias, table, needs);
 }
 
 }  // namespace
 }  // namespace alternet
 
 STABLE_TORCH_LIBRARY_FRAGMENT(alternet_native, m) {
-  m.def(
-      "attention_forward(Tensor query, Tensor key, Tensor value, Tensor? bias, float scale, bool is_causal)"
-      " -> (Tensor, Tensor)");
-  m.def(
-      "attention_tangent(Tensor query, Tensor key, Tensor value, Tensor? bias, Tensor out, Tensor lse,"
-      " Tensor? t_query, Tensor? t_key, Tensor? t_value, Tensor? t_bias, float scale, bool is_causal)"
-      " -> (Tensor, Tensor)");
-  m.def(
-      "attention_backward(Tensor query, Tensor key, Tensor value, Tensor? bias, Tensor out, Tensor lse, Tensor grad,"
-      " float scale, bool is_causal, bool[] needs) -> (Tensor?, Tensor?, Tensor?, Tensor?)");
-  m.def(
-      "attention_backward_tangent(Tensor query, Tensor key, Tensor value, Tensor? bias, Tensor out, Tensor lse,"
-      " Tensor grad, Tensor? t_query, Tensor? t_key, Tensor? t_value, Tensor? t_bias, Tensor? t_out, Tensor? t_lse,"
-      " Tensor? t_grad, float scale, bool is_causal, bool[] needs) -> (Tensor?, Tensor?, Tensor?, Tensor?)");
+  const std::string x = "(Tensor query, Tensor key, Tensor value, Tensor? bias, Tensor? table";
+  const std::string t_x = ", Tensor? t_query, Tensor? t_key, Tensor? t_value, Tensor? t_bias, Tensor? t_table";
+  const std::string parameters = ", float scale, bool is_causal, int[] grid, int[] kernel_size";
+  const std::string outputs = ") -> (Tensor, Tensor)";
+  const std::string gradients = ", bool[] needs) -> (Tensor?, Tensor?, Tensor?, Tensor?, Tensor?)";
+  const std::string given = ", Tensor out, Tensor lse, Tensor grad", primed = ", Tensor? t_out, Tensor? t_lse, Tensor? t_grad";
+  m.def(("attention_forward" + x + parameters + outputs).c_str());
+  m.def(("attention_tangent" + x + ", Tensor out, Tensor lse" + t_x + parameters + outputs).c_str());
+  m.def(("attention_backward" + x + given + parameters + gradients).c_str());
+  m.def(("attention_backward_tangent" + x + given + t_x + primed + parameters + gradients).c_str());
 }
 
 STABLE_TORCH_LIBRARY_IMPL(alternet_native, CPU, m) {

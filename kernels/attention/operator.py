@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,9 +11,7 @@ from torch import Tensor
 from ..second_order import Operator, Signature
 
 
-def _fake(
-    query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, *, scale: float, is_causal: bool
-) -> tuple[Tensor, Tensor]:
+def _fake(query: Tensor, key: Tensor, value: Tensor, *_: Tensor | None, **__: Any) -> tuple[Tensor, Tensor]:
     """out [B, H, N, Dv] in query's dtype and lse [B, H, N] in the arithmetic dtype."""
     lse_dtype = torch.float64 if query.dtype == torch.float64 else torch.float32
     return (
@@ -22,19 +21,19 @@ def _fake(
 
 
 def _batch_shapes(shapes: Sequence[torch.Size | None]) -> Sequence[torch.Size | None]:
-    """Only the bias may lack the batch: [1, h, n, m] -> [B, h, n, m]."""
-    query, key, value, bias = shapes
+    """Only bias and table may lack the batch: [1, h, n, m] -> [B, h, n, m]."""
+    query, key, value, *added = shapes
     assert query is not None
-    return query, key, value, None if bias is None else torch.Size((query[0], *bias[1:]))
+    return query, key, value, *(None if shape is None else torch.Size((query[0], *shape[1:])) for shape in added)
 
 
 attention_operator = Operator(
     Signature(
         name="attention",
-        inputs=("query", "key", "value", "bias"),
-        optional=1,
+        inputs=("query", "key", "value", "bias", "table"),
+        optional=2,
         residuals=("lse",),
-        parameters=(("float", "scale"), ("bool", "is_causal")),
+        parameters=(("float", "scale"), ("bool", "is_causal"), ("int[]", "grid"), ("int[]", "kernel_size")),
         fake=_fake,
         batch_shapes=_batch_shapes,
     )

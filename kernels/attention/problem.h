@@ -22,6 +22,23 @@ struct Plan {
   int64_t chunks;      // tasks of one (batch, head)
 };
 
+/// Consecutive queries or keys.
+struct Range {
+  int64_t first, count;
+
+  int64_t end() const { return first + count; }
+};
+
+/// Queries and keys as the tokens of a map of `height` rows, and the keys that a query sees: those of at most `up` rows
+/// above to `down` below, `left` columns before to `right` after.
+struct Grid {
+  int64_t height, width;  // 0 without a grid
+  int64_t up, down, left, right;
+  bool local;  // whether that hides anything
+
+  explicit operator bool() const { return width > 0; }
+};
+
 /// The arguments of all four maps; what a map does not take or is not asked for has no data.
 struct Problem {
   int64_t batch, heads, queries, keys;  // B, H, N, M
@@ -29,19 +46,27 @@ struct Problem {
   int64_t tangents;                     // T
   double scale;
   bool causal;
+  Grid grid;
 
-  Operand query, key, value, bias, out, lse, grad;
-  Operand t_query, t_key, t_value, t_bias, t_out, t_lse, t_grad;
+  Operand query, key, value, bias, table, out, lse, grad;
+  Operand t_query, t_key, t_value, t_bias, t_table, t_out, t_lse, t_grad;
 
   // Results, contiguous: out and lse of `forward`, or their tangents; the gradients, or theirs.
   Operand r_out, r_lse;
-  Operand d_query, d_key, d_value, d_bias;
+  Operand d_query, d_key, d_value, d_bias, d_table;
 
   Plan plan;
   Turnstile* key_turns;   // one chain a (batch, head): d_key and d_value, if it is cut into several tasks
   Turnstile* bias_turns;  // see bias_gradient.h
+  char* table_parts;      // [T, B, H, chunks, 2h-1, 2w-1]: the tasks' parts of d_table
 
-  bool has_score_tangent() const { return t_query || t_key || t_bias; }
+  int64_t table_entries() const { return (2 * grid.height - 1) * (2 * grid.width - 1); }
+  /// Where a task's part begins.
+  int64_t table_part(int64_t t, int64_t b, int64_t h, int64_t chunk) const {
+    return (((t * batch + b) * heads + h) * plan.chunks + chunk) * table_entries();
+  }
+  bool has_score_tangent() const { return t_query || t_key || t_bias || t_table; }
+  bool has_score_gradient() const { return d_query || d_key || d_bias || d_table; }
 };
 
 /// The queries [first, last) of one (batch, head). Tasks that add to one place are far apart in the queue, so that they
@@ -55,6 +80,8 @@ struct Task {
         chunk(index / (p.batch * p.heads)),
         first(chunk * p.plan.chunk_rows),
         last(std::min(p.queries, first + p.plan.chunk_rows)) {}
+
+  Range queries() const { return {first, last - first}; }
 };
 
 /// One map of one instruction set and arithmetic type.

@@ -1,6 +1,7 @@
 """The specification: the four maps of attention in plain PyTorch, with the whole score matrix.
 
-S = s·QKᵀ + B, L = logsumexp(S), P = exp(S - L), O = PV (README.md of this folder derives the other three maps).
+S = s·QKᵀ + B, L = logsumexp(S), P = exp(S - L), O = PV (README.md of this folder derives the other three maps). B is the
+bias, and what a table of relative positions and a neighbourhood stand for (``positions.py``).
 float16 and bfloat16 are computed in float32. A query that sees no key has output 0 and L = +inf, which makes its row
 of P = exp(S - L) zero in every map.
 
@@ -10,24 +11,33 @@ derivatives that the four maps do not give.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from . import positions
 
-def forward(query, key, value, bias, *, scale: float, is_causal: bool) -> tuple[Tensor, Tensor]:
+
+def forward(
+    query, key, value, bias, table, *, scale: float, is_causal: bool, grid: Sequence[int], kernel_size: Sequence[int]
+) -> tuple[Tensor, Tensor]:
     """Returns out [B, H, N, Dv] and lse [B, H, N]."""
-    q, k, v, b = _widen(query, key, value, bias)
+    q, k, v, b = _widen(query, key, value, _bias(query, bias, table, grid, kernel_size))
     scores = _scores(q, k, b, scale, is_causal)
     lse = _logsumexp(scores)
     out = torch.exp(scores - lse[..., None]) @ v
     return out.to(query.dtype), lse
 
 
-def tangent(query, key, value, bias, out, lse, t_query, t_key, t_value, t_bias, *, scale: float, is_causal: bool):
+def tangent(
+    query, key, value, bias, table, out, lse, t_query, t_key, t_value, t_bias, t_table,
+    *, scale: float, is_causal: bool, grid: Sequence[int], kernel_size: Sequence[int],
+):  # fmt: skip
     """Returns t_out [T, B, H, N, Dv] and t_lse [T, B, H, N]."""
-    q, k, v, b, t_q, t_k, t_v, t_b = _widen(query, key, value, bias, t_query, t_key, t_value, t_bias)
+    q, k, v, b = _widen(query, key, value, _bias(query, bias, table, grid, kernel_size))
+    t_q, t_k, t_v, t_b = _widen(t_query, t_key, t_value, _t_bias(t_bias, t_table, grid))
     p = _probabilities(q, k, b, lse, scale, is_causal)  # [B, H, N, M]
     t_scores = _t_scores(q, k, t_q, t_k, t_b, scale)
     t_lse = _rowsum(p, t_scores)
@@ -39,9 +49,12 @@ def tangent(query, key, value, bias, out, lse, t_query, t_key, t_value, t_bias, 
     return t_out.to(query.dtype), t_lse
 
 
-def backward(query, key, value, bias, out, lse, grad, *, scale: float, is_causal: bool, needs):
-    """Returns d_query, d_key, d_value, d_bias, in the shapes of the inputs; ``None`` where not needed."""
-    q, k, v, b, o, g = _widen(query, key, value, bias, out, grad)
+def backward(
+    query, key, value, bias, table, out, lse, grad,
+    *, scale: float, is_causal: bool, grid: Sequence[int], kernel_size: Sequence[int], needs,
+):  # fmt: skip
+    """Returns d_query, d_key, d_value, d_bias, d_table, in the shapes of the inputs; ``None`` where not needed."""
+    q, k, v, b, o, g = _widen(query, key, value, _bias(query, bias, table, grid, kernel_size), out, grad)
     p = _probabilities(q, k, b, lse, scale, is_causal)
     delta = (g * o).sum(-1, keepdim=True)
     d_scores = p * (g @ v.mT - delta)
@@ -49,16 +62,17 @@ def backward(query, key, value, bias, out, lse, grad, *, scale: float, is_causal
     d_key = scale * (d_scores.mT @ q) if needs[1] else None
     d_value = p.mT @ g if needs[2] else None
     d_bias = d_scores.sum_to_size(bias.shape) if needs[3] else None
-    return _narrow((d_query, d_key, d_value, d_bias), query.dtype)
+    d_table = _d_table(d_scores, table.shape, grid) if needs[4] else None
+    return _narrow((d_query, d_key, d_value, d_bias, d_table), query.dtype)
 
 
 def backward_tangent(
-    query, key, value, bias, out, lse, grad, t_query, t_key, t_value, t_bias, t_out, t_lse, t_grad,
-    *, scale: float, is_causal: bool, needs,
+    query, key, value, bias, table, out, lse, grad, t_query, t_key, t_value, t_bias, t_table, t_out, t_lse, t_grad,
+    *, scale: float, is_causal: bool, grid: Sequence[int], kernel_size: Sequence[int], needs,
 ):  # fmt: skip
     """Returns the tangents of ``backward``'s results, each [T, ...]; ``None`` where not needed."""
-    q, k, v, b, o, g = _widen(query, key, value, bias, out, grad)
-    t_q, t_k, t_v, t_b, t_o, t_g = _widen(t_query, t_key, t_value, t_bias, t_out, t_grad)
+    q, k, v, b, o, g = _widen(query, key, value, _bias(query, bias, table, grid, kernel_size), out, grad)
+    t_q, t_k, t_v, t_b, t_o, t_g = _widen(t_query, t_key, t_value, _t_bias(t_bias, t_table, grid), t_out, t_grad)
     p = _probabilities(q, k, b, lse, scale, is_causal)
     t_scores = _t_scores(q, k, t_q, t_k, t_b, scale)
     t_p = None if t_scores is None else p * (t_scores - t_lse[..., None])
@@ -72,8 +86,8 @@ def backward_tangent(
     d_scores = p * centred
     t_d_scores = _sum(_times(t_p, centred), _times(t_centred, p))
 
-    count = _count(t_query, t_key, t_value, t_bias, t_grad)
-    d_query = d_key = d_value = d_bias = None
+    count = _count(t_query, t_key, t_value, t_bias, t_table, t_grad)
+    d_query = d_key = d_value = d_bias = d_table = None
     if needs[0]:
         d_query = _filled(_scaled(_sum(_product(t_d_scores, k), _product(d_scores, t_k)), scale), query, count)
     if needs[1]:
@@ -83,7 +97,11 @@ def backward_tangent(
         d_value = _filled(_sum(_product(None if t_p is None else t_p.mT, g), _product(p.mT, t_g)), value, count)
     if needs[3]:
         d_bias = _filled(None if t_d_scores is None else t_d_scores.sum_to_size(count, *bias.shape), bias, count)
-    return _narrow((d_query, d_key, d_value, d_bias), query.dtype)
+    if needs[4]:
+        d_table = _filled(
+            None if t_d_scores is None else _d_table(t_d_scores, (count, *table.shape), grid), table, count
+        )
+    return _narrow((d_query, d_key, d_value, d_bias, d_table), query.dtype)
 
 
 def _widen(*tensors: Tensor | None) -> list[Any]:
@@ -93,6 +111,25 @@ def _widen(*tensors: Tensor | None) -> list[Any]:
 
 def _narrow(tensors: tuple, dtype: torch.dtype) -> tuple:
     return tuple(None if t is None else t.to(dtype) for t in tensors)
+
+
+def _bias(query: Tensor, bias: Tensor | None, table: Tensor | None, grid: Sequence[int], kernel_size: Sequence[int]):
+    """All that is added to the scores: the bias, what the table stands for, -inf outside the neighbourhood."""
+    total = _t_bias(bias, table, grid)
+    if not kernel_size:
+        return total
+    hidden = positions.hidden(grid, kernel_size, query.device)
+    zeros = torch.zeros(hidden.shape, dtype=torch.float32, device=query.device) if total is None else total
+    return zeros.masked_fill(hidden, -torch.inf)
+
+
+def _t_bias(t_bias: Tensor | None, t_table: Tensor | None, grid: Sequence[int]) -> Tensor | None:
+    t_b, t_tab = _widen(t_bias, t_table)
+    return _sum(t_b, None if t_tab is None else positions.gather(t_tab, grid))
+
+
+def _d_table(d_scores: Tensor, shape: Sequence[int], grid: Sequence[int]) -> Tensor:
+    return positions.scatter(d_scores.sum_to_size(*shape[:-2], *d_scores.shape[-2:]), grid)
 
 
 def _scores(q: Tensor, k: Tensor, b: Tensor | None, scale: float, is_causal: bool) -> Tensor:

@@ -1,6 +1,7 @@
 // The element-wise steps that several maps share. Included once per instruction set (see csrc/vector.h).
 #pragma once
 
+#include "attention/bias.h"
 #include "attention/operands.h"
 
 namespace alternet::ALTERNET_ISA {
@@ -39,8 +40,7 @@ struct ScoreGradientSweep {
 /// A tile of Q K^T becomes P = exp(scale Q K^T + bias - lse); `sum`, if given, gets its row sums.
 template <typename Real>
 void to_probabilities(const Problem& p, const Task& task, Range queries, Range keys, const ScoreTile<Real>& scores,
-                      Real* bias_row, Real* sum = nullptr) {
-  const BiasRows<Real> bias(p, p.bias, task, 0, bias_row);
+                      const BiasRows<Real>& bias, Real* sum = nullptr) {
   const Matrix lse = p.lse.slice(task.b, task.h);
   for (int64_t r = 0; r < queries.count; ++r) {
     const int64_t i = queries.first + r;
@@ -57,7 +57,7 @@ void write_key_side(const Problem& p, const Task& task, const Sums<Real>& d_key,
   const bool shared = p.plan.chunks > 1;
   const int64_t chain = task.b * p.heads + task.h;
   if (shared) p.key_turns->wait(chain, task.chunk);
-  const int64_t keys = task.chunk > 0 ? reach(p, task.last) : p.keys;
+  const int64_t keys = task.chunk > 0 ? seen(p, task.queries()).end() : p.keys;
   d_key.write(task, 0, keys, static_cast<Real>(p.scale), task.chunk > 0);
   d_value.write(task, 0, keys, Real(1), task.chunk > 0);
   if (shared) p.key_turns->pass(chain, task.chunk);

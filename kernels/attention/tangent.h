@@ -66,19 +66,21 @@ class Tangent {
         sum(scratch.take<Real>(p.plan.tile_rows)),                        // [rows]: of P over the first tile
         centre(scratch.take<Real>(T * p.plan.tile_rows)),                 // [T, rows]: c
         excess(scratch.take<Vector<Real>>(T * p.plan.tile_rows)),         // [T, rows]: e, by lane
-        bias_row(scratch.take<Real>(score_stride<Real>(p))) {}            // [keys]
+        bias(p, p.bias, p.table, 1, true, scratch),
+        t_bias(p, p.t_bias, p.t_table, T, false, scratch) {}
 
   void run(const Task& task) {
-    const int64_t keys = reach(p, task.last);
+    const int64_t keys = seen(p, task.queries()).end();
     for (KeysTransposed<Real>* side : {&key_t, &t_key_t}) side->load(task, keys);
     for (RowPanels<Real>* side : {&value, &t_value}) side->load(task, {0, keys});
-    for_tiles(task.first, task.last, p.plan.tile_rows, [&](Range queries) { tile(task, queries); });
+    for (Bias<Real>* side : {&bias, &t_bias}) side->load(task);
+    for_tiles(task.queries(), p.plan.tile_rows, [&](Range queries) { tile(task, queries); });
   }
 
  private:
   void tile(const Task& task, Range queries) {
     for (QueryRows<Real>* side : {&query, &t_query, &out}) side->load(task, queries);
-    for_tiles(0, reach(p, queries.end()), p.plan.tile_keys, [&](Range keys) {
+    for_tiles(seen(p, queries), p.plan.tile_keys, [&](Range keys) {
       probabilities(task, queries, keys);
       for (int64_t t = 0; t < T; ++t) {
         if (has_t_scores) weights(task, queries, keys, t);
@@ -92,7 +94,8 @@ class Tangent {
   void probabilities(const Task& task, Range queries, Range keys) {
     const Term<Real> qk{query.rows(), key_t.under(keys)};
     scores.multiply_into(queries, keys, p.width, &qk, 1);
-    to_probabilities<Real>(p, task, queries, keys, scores, bias_row, keys.first == 0 ? sum : nullptr);
+    Real* const first_sum = continues(p, queries, keys) ? nullptr : sum;
+    to_probabilities<Real>(p, task, queries, keys, scores, bias.rows(task), first_sum);
   }
 
   /// 2) S' = Q' K^T + Q K'^T, P (scale S' + bias' - c)
@@ -102,17 +105,18 @@ class Tangent {
     if (t_query) terms[count++] = {t_query.rows(t), key_t.under(keys)};
     if (t_key_t) terms[count++] = {query.rows(), t_key_t.under(keys, t)};
     t_scores.multiply_into(queries, keys, p.width, terms, count);
-    const BiasRows<Real> t_bias(p, p.t_bias, task, t, bias_row);
+    const BiasRows<Real> rows = t_bias.rows(task, t);
+    const bool begun = continues(p, queries, keys);
     for (int64_t r = 0; r < queries.count; ++r) {
       const int64_t i = queries.first + r;
-      centred(t, r, t_bias(i, keys), visible(p, i, keys), keys);
+      centred(t, r, rows(i, keys), visible(p, i, keys), keys, begun);
     }
   }
 
-  void centred(int64_t t, int64_t r, const Real* t_bias, int64_t seen, Range keys) {
+  void centred(int64_t t, int64_t r, const Real* t_bias, int64_t seen, Range keys, bool begun) {
     const int64_t at = t * p.plan.tile_rows + r;
     const Real scale = static_cast<Real>(p.scale);
-    if (keys.first == 0) {
+    if (!begun) {
       MeanSweep<Real> mean{scores.row(r), t_scores.row(r), t_bias, scale};
       sweep_row<Real>(mean, seen, keys.count);
       centre[at] = sum[r] > 0 ? reduce<Sum, Real>(mean.sum) / sum[r] : 0;
@@ -129,7 +133,8 @@ class Tangent {
     int count = 0;
     if (has_t_scores) terms[count++] = {t_scores.rows(), value.below(keys.first)};
     if (t_value) terms[count++] = {scores.rows(), t_value.below(keys.first, t)};
-    multiply(queries.count, p.value_width, keys.count, terms, count, t_out.row(0, t), t_out.stride(), keys.first > 0);
+    multiply(queries.count, p.value_width, keys.count, terms, count, t_out.row(0, t), t_out.stride(),
+             continues(p, queries, keys));
   }
 
   /// 4) out' -= e out, lse' = c + e
@@ -156,7 +161,7 @@ class Tangent {
   Sums<Real> t_out;
   Real *sum, *centre;
   Vector<Real>* excess;
-  Real* bias_row;
+  Bias<Real> bias, t_bias;
 };
 
 }  // namespace alternet::ALTERNET_ISA

@@ -1,4 +1,4 @@
-// What the four maps share: scratch memory, tiles of queries and keys, rows of the bias, sweeps over a row of scores.
+// What the four maps share: scratch memory, tiles of queries and keys, sweeps over a row of scores.
 // Included once per instruction set (see csrc/vector.h).
 #pragma once
 
@@ -15,15 +15,19 @@
 
 namespace alternet::ALTERNET_ISA {
 
-/// Consecutive queries or keys.
-struct Range {
-  int64_t first, count;
+/// From the first to the last key that some of `queries` sees; the first is a multiple of every instruction set's lanes.
+inline Range seen(const Problem& p, Range queries) {
+  int64_t first = 0, end = p.causal ? std::min(p.keys, queries.end()) : p.keys;
+  if (p.grid.local) {
+    const int64_t top = queries.first / p.grid.width - p.grid.up, bottom = (queries.end() - 1) / p.grid.width + p.grid.down;
+    first = std::max<int64_t>(top, 0) * p.grid.width / 16 * 16;
+    end = std::min(end, (bottom + 1) * p.grid.width);
+  }
+  return {first, end - first};
+}
 
-  int64_t end() const { return first + count; }
-};
-
-/// The keys that some query before `query_end` sees.
-inline int64_t reach(const Problem& p, int64_t query_end) { return p.causal ? std::min(p.keys, query_end) : p.keys; }
+/// Whether `keys` is not the first tile of keys that `queries` sweep over.
+inline bool continues(const Problem& p, Range queries, Range keys) { return keys.first > seen(p, queries).first; }
 
 /// How many of `keys`, counted from the first, query i sees.
 inline int64_t visible(const Problem& p, int64_t i, Range keys) {
@@ -43,37 +47,13 @@ int64_t score_stride(const Problem& p) {
   return padded<Real>(std::min(p.plan.tile_keys, p.keys)) + LANES<Real>;
 }
 
-/// Calls visit(range) for each tile of [first, end). What `visit` does with vectors it does in functions that it calls:
+/// Calls visit(tile) for each tile of `whole`. What `visit` does with vectors it does in functions that it calls:
 /// a lambda may not inherit the instruction set.
 template <typename Visit>
-inline void for_tiles(int64_t first, int64_t end, int64_t size, const Visit& visit) {
-  for (; first < end; first += size) visit(Range{first, std::min(size, end - first)});
+inline void for_tiles(Range whole, int64_t size, const Visit& visit) {
+  for (int64_t first = whole.first; first < whole.end(); first += size)
+    visit(Range{first, std::min(size, whole.end() - first)});
 }
-
-/// Rows of the bias, or of its tangent, under a tile of keys, readable up to a whole number of vectors; zeros where
-/// there is none.
-template <typename Real>
-class BiasRows {
- public:
-  BiasRows(const Problem& p, const Operand& bias, const Task& task, int64_t t, Real* buffer)
-      : present_(bias), bias_(bias.slice(task.b, task.h, t)), total_keys_(p.keys), buffer_(buffer) {
-    std::fill_n(buffer, score_stride<Real>(p), Real(0));
-  }
-
-  const Real* operator()(int64_t i, Range keys) const {
-    if (!present_) return buffer_;
-    const bool inside = keys.first + padded<Real>(keys.count) <= total_keys_;
-    if (inside && in_place<Real>(bias_)) return reinterpret_cast<const Real*>(bias_.at(i, keys.first));
-    widen(buffer_, bias_.at(i, keys.first), bias_.type, bias_.column, keys.count);
-    return buffer_;
-  }
-
- private:
-  bool present_;
-  Matrix bias_;
-  int64_t total_keys_;
-  Real* buffer_;
-};
 
 /// Runs a sweep over the first `visible` columns of a row of scores, a vector at a time, and clears the others up to
 /// `count`. A sweep has `step<MASKED>(j, lanes)`, which must not let columns from j + lanes on count when MASKED, and

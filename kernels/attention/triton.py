@@ -8,6 +8,7 @@ file needs neither. The kernels are in ``triton_forward``, ``triton_backward``, 
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -31,11 +32,21 @@ def unavailable_reason() -> str | None:
 
 
 def forward(
-    query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, *, scale: float, is_causal: bool
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    bias: Tensor | None,
+    table: Tensor | None,
+    *,
+    scale: float,
+    is_causal: bool,
+    grid: Sequence[int],
+    kernel_size: Sequence[int],
 ) -> tuple[Tensor, Tensor]:
     """Returns out [B, H, N, Dv] and lse [B, H, N] (float32)."""
     from .triton_forward import attention_forward_kernel
 
+    _refuse_positions(table, kernel_size)
     problem = Problem.of(query, key, value, scale, is_causal)
     out = problem.query_like(problem.DV)
     lse = problem.row_values()
@@ -53,19 +64,24 @@ def tangent(
     key: Tensor,
     value: Tensor,
     bias: Tensor | None,
+    table: Tensor | None,
     out: Tensor,
     lse: Tensor,
     t_query: Tensor | None,
     t_key: Tensor | None,
     t_value: Tensor | None,
     t_bias: Tensor | None,
+    t_table: Tensor | None,
     *,
     scale: float,
     is_causal: bool,
+    grid: Sequence[int],
+    kernel_size: Sequence[int],
 ) -> tuple[Tensor, Tensor]:
     """Returns t_out [T, B, H, N, Dv] and t_lse [T, B, H, N] (float32)."""
     from .triton_forward import attention_tangent_kernel
 
+    _refuse_positions(table, kernel_size)
     problem = Problem.of(query, key, value, scale, is_causal, t_query, t_key, t_value, t_bias)
     t_out = problem.query_like(problem.DV, problem.T)
     t_lse = problem.row_values(problem.T)
@@ -87,17 +103,21 @@ def backward(
     key: Tensor,
     value: Tensor,
     bias: Tensor | None,
+    table: Tensor | None,
     out: Tensor,
     lse: Tensor,
     grad: Tensor,
     *,
     scale: float,
     is_causal: bool,
-    needs: tuple[bool, bool, bool, bool],
-) -> tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]:
+    grid: Sequence[int],
+    kernel_size: Sequence[int],
+    needs: Sequence[bool],
+) -> tuple[Tensor | None, ...]:
     """Returns d_query, d_key, d_value, d_bias in the shapes of the inputs; None where not needed."""
     from . import triton_backward, triton_bias
 
+    _refuse_positions(table, kernel_size)
     problem = Problem.of(query, key, value, scale, is_causal)
     delta = _delta(problem, out, grad)
     arguments = {
@@ -119,7 +139,7 @@ def backward(
     if needs[3]:
         kernel = triton_bias.attention_backward_bias_kernel
         d_bias = problem.launch_over_bias(kernel, "backward_bias", bias.shape, "d_bias_ptr", **arguments)[0]
-    return d_query, d_key, d_value, d_bias
+    return d_query, d_key, d_value, d_bias, None
 
 
 def backward_tangent(
@@ -127,6 +147,7 @@ def backward_tangent(
     key: Tensor,
     value: Tensor,
     bias: Tensor | None,
+    table: Tensor | None,
     out: Tensor,
     lse: Tensor,
     grad: Tensor,
@@ -134,17 +155,21 @@ def backward_tangent(
     t_key: Tensor | None,
     t_value: Tensor | None,
     t_bias: Tensor | None,
+    t_table: Tensor | None,
     t_out: Tensor | None,
     t_lse: Tensor | None,
     t_grad: Tensor | None,
     *,
     scale: float,
     is_causal: bool,
-    needs: tuple[bool, bool, bool, bool],
-) -> tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]:
+    grid: Sequence[int],
+    kernel_size: Sequence[int],
+    needs: Sequence[bool],
+) -> tuple[Tensor | None, ...]:
     """Returns the tangents of ``backward``'s results, each [T, ...]; None where not needed."""
     from . import triton_backward_tangent, triton_bias
 
+    _refuse_positions(table, kernel_size)
     problem = Problem.of(query, key, value, scale, is_causal, t_query, t_key, t_value, t_bias, t_grad)
     T = problem.T
     arguments = {
@@ -171,7 +196,12 @@ def backward_tangent(
     if needs[3]:
         kernel = triton_bias.attention_backward_tangent_bias_kernel
         t_d_bias = problem.launch_over_bias(kernel, "backward_tangent_bias", bias.shape, "t_d_bias_ptr", **arguments)
-    return t_d_query, t_d_key, t_d_value, t_d_bias
+    return t_d_query, t_d_key, t_d_value, t_d_bias, None
+
+
+def _refuse_positions(table: Tensor | None, kernel_size: Sequence[int]) -> None:
+    if table is not None or kernel_size:
+        raise NotImplementedError("the triton backend has no table and no kernel_size yet")
 
 
 def _delta(problem: Problem, out: Tensor, grad: Tensor) -> Tensor:

@@ -82,12 +82,14 @@ def launches(case: Case) -> list[Launch]:
     def empty(*shape: int, dtype: torch.dtype = dtype) -> torch.Tensor:
         return torch.empty(*shape, dtype=dtype, device="meta")
 
-    primals = [*(empty(B, H, N, D) for _ in range(3)), empty(1, H, N, N) if bias else None]
+    primals = [*(empty(B, H, N, D) for _ in range(3)), empty(1, H, N, N) if bias else None, None]
     tangents = [None if x is None else empty(T, *x.shape) for x in primals]
     out, grad, t_out, t_grad = empty(B, H, N, D), empty(B, H, N, D), empty(T, B, H, N, D), empty(T, B, H, N, D)
     lse, t_lse = empty(B, H, N, dtype=torch.float32), empty(T, B, H, N, dtype=torch.float32)
-    parameters: dict[str, Any] = {"scale": D**-0.5, "is_causal": case.variant.endswith("causal")}
-    needs = (True, True, True, bias)
+    parameters: dict[str, Any] = {
+        "scale": D**-0.5, "is_causal": case.variant.endswith("causal"), "grid": (), "kernel_size": ()
+    }  # fmt: skip
+    needs = (True, True, True, bias, False)
     with record(case.target, tf32=case.dtype == "tf32") as recorded:
         backend.forward(*primals, **parameters)
         backend.tangent(*primals, out, lse, *tangents, **parameters)

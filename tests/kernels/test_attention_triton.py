@@ -23,6 +23,7 @@ if importlib.util.find_spec("triton") is None:
 
 from alternet.kernels.attention import triton as backend
 from alternet.kernels.attention import triton_configs, triton_problem
+from alternet.kernels.attention.cases import neighbours, relative_position_bias
 
 INTERPRETING = os.environ.get("TRITON_INTERPRET") == "1"
 DEVICE = "cpu" if INTERPRETING else "cuda"
@@ -68,8 +69,11 @@ class Case:
     masked: bool = False
     is_causal: bool = False
     layout: str = "contiguous"
-    tangents: str = "qkvbg"
-    needs: str = "qkvb"
+    tangents: str = "qkvbtg"
+    needs: str = "qkvbt"
+    grid: tuple[int, ...] = ()  # then N and M are its tokens
+    table: str = ""  # likewise of [B, H]
+    kernel_size: tuple[int, ...] = ()
 
     def __str__(self) -> str:
         default = Case()
@@ -77,11 +81,15 @@ class Case:
         return ",".join(f"{name}={value}" for name, value in changed.items()) or "default"
 
 
-def eager(query, key, value, bias, *, scale, is_causal):
+def eager(query, key, value, bias, table, *, scale, is_causal, grid, kernel_size):
     """Attention and its log-sum-exp as anybody would write them; a row that sees no key gives 0 and +inf."""
     scores = scale * query @ key.mT
     if bias is not None:
         scores = scores + bias
+    if table is not None:
+        scores = scores + relative_position_bias(table, grid)
+    if kernel_size:
+        scores = scores.masked_fill(~neighbours(grid, kernel_size).to(scores.device), -torch.inf)
     if is_causal:
         hidden = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).triu(1)
         scores = scores.masked_fill(hidden, -torch.inf)
@@ -113,6 +121,9 @@ def inputs(case: Case, dtype: torch.dtype) -> tuple[dict[str, Tensor | None], di
     shapes = {"q": (B, H, N, D), "k": (B, H, M, D), "v": (B, H, M, DV), "b": bias, "g": (B, H, N, DV)}
     if not case.bias:
         del shapes["b"]
+    if case.table:
+        lead = [size if axis in case.table else 1 for axis, size in zip("BH", (B, H), strict=True)]
+        shapes["t"] = (*lead, *(2 * n - 1 for n in case.grid))
 
     def random(*shape: int) -> Tensor:
         return laid_out(torch.randn(*shape, generator=generator).to(DEVICE, dtype), case.layout)
@@ -122,24 +133,24 @@ def inputs(case: Case, dtype: torch.dtype) -> tuple[dict[str, Tensor | None], di
     if case.masked:
         primals["b"] = primals["b"].masked_fill(torch.rand(bias, generator=generator).to(DEVICE) < 0.3, -torch.inf)
         primals["b"][..., bias[2] // 2, :] = -torch.inf  # these queries see nothing
-    return {"b": None, **primals}, {**dict.fromkeys("qkvbg"), **tangents}
+    return {"b": None, "t": None, **primals}, {**dict.fromkeys("qkvbtg"), **tangents}
 
 
 def run_backend(case: Case, x: dict, t: dict, parameters: dict) -> dict[str, Tensor]:
     """All results of the four maps by name; those not needed are checked to be None and left out."""
-    x4 = [x[name] for name in "qkvb"]
-    t4 = [t[name] for name in "qkvb"]
-    needs = tuple(name in case.needs and (name != "b" or x["b"] is not None) for name in "qkvb")
-    out, lse = backend.forward(*x4, **parameters)
+    x5 = [x[name] for name in "qkvbt"]
+    t5 = [t[name] for name in "qkvbt"]
+    needs = tuple(name in case.needs and x[name] is not None for name in "qkvbt")
+    out, lse = backend.forward(*x5, **parameters)
     t_out, t_lse = None, None
-    if any(tensor is not None for tensor in t4):
-        t_out, t_lse = backend.tangent(*x4, out, lse, *t4, **parameters)
-    d = backend.backward(*x4, out, lse, x["g"], **parameters, needs=needs)
+    if any(tensor is not None for tensor in t5):
+        t_out, t_lse = backend.tangent(*x5, out, lse, *t5, **parameters)
+    d = backend.backward(*x5, out, lse, x["g"], **parameters, needs=needs)
     t_d = backend.backward_tangent(
-        *x4, out, lse, x["g"], *t4, t_out, t_lse, t["g"], **parameters, needs=needs
+        *x5, out, lse, x["g"], *t5, t_out, t_lse, t["g"], **parameters, needs=needs
     )  # fmt: skip
     results = {"out": out, "lse": lse, "t_out": t_out, "t_lse": t_lse}
-    for name, needed, gradient, t_gradient in zip("qkvb", needs, d, t_d, strict=True):
+    for name, needed, gradient, t_gradient in zip("qkvbt", needs, d, t_d, strict=True):
         assert (gradient is not None) == (t_gradient is not None) == needed, name
         results |= {f"d_{name}": gradient, f"t_d_{name}": t_gradient}
     return {name: result for name, result in results.items() if result is not None}
@@ -147,12 +158,12 @@ def run_backend(case: Case, x: dict, t: dict, parameters: dict) -> dict[str, Ten
 
 def differentiate(case: Case, x: dict, t: dict, parameters: dict, dtype: torch.dtype) -> dict[str, Tensor]:
     """The same results from ``eager`` computed in ``dtype``, by torch.func."""
-    names = [name for name in "qkvb" if x[name] is not None]
+    names = [name for name in "qkvbt" if x[name] is not None]
     primals = [x[name].to(dtype).contiguous() for name in names]
     grad = x["g"].to(dtype).contiguous()
 
     def attention(*tensors):
-        return eager(*tensors, *[None] * (4 - len(tensors)), **parameters)
+        return eager(*(dict(zip(names, tensors, strict=True)).get(name) for name in "qkvbt"), **parameters)
 
     def gradients(*tensors):
         return torch.func.vjp(lambda *y: attention(*y)[0], *tensors[:-1])[1](tensors[-1])
@@ -202,7 +213,7 @@ def check(case: Case, dtype: torch.dtype) -> None:
     is 0 and eager's may be exactly 0, where dP - delta is only as exact as the two numbers whose difference it is.
     """
     x, t = inputs(case, dtype)
-    parameters = {"scale": 0.3, "is_causal": case.is_causal}
+    parameters = {"scale": 0.3, "is_causal": case.is_causal, "grid": case.grid, "kernel_size": case.kernel_size}
     results = run_backend(case, x, t, parameters)
     exact = differentiate(case, x, t, parameters, torch.float64)
     same = differentiate(case, x, t, parameters, dtype)

@@ -7,17 +7,19 @@ import torch
 from torch.func import grad, jvp
 
 from alternet.kernels import attention, use_backend
-from alternet.kernels.attention.cases import inputs, operator
+from alternet.kernels.attention import cases
+from alternet.kernels.attention.cases import on_grid, operator, parameters
 
-PARAMETERS = (0.5, False)
-
-
-def eager(query, key, value, bias):
-    return (0.5 * query @ key.mT + bias).softmax(-1) @ value
+GRID = (2, 3)
+PARAMETERS = tuple(parameters(0.5, grid=GRID).values())
 
 
-def ours(query, key, value, bias):
-    return attention(query, key, value, bias, scale=0.5)
+def eager(query, key, value, bias, table):
+    return cases.eager(query, key, value, bias, table, **parameters(0.5, grid=GRID))
+
+
+def ours(query, key, value, bias, table):
+    return attention(query, key, value, bias, table=table, grid=GRID, scale=0.5)
 
 
 def loss(f):
@@ -25,13 +27,13 @@ def loss(f):
 
 
 def all_grads(f):
-    return grad(loss(f), argnums=(0, 1, 2, 3))
+    return grad(loss(f), argnums=(0, 1, 2, 3, 4))
 
 
 @pytest.fixture
 def x():
     torch._dynamo.reset()
-    return inputs(2, 2, 5, 7, 4, 3, (1, 2, 5, 7))
+    return on_grid(2, 2, GRID, 4, (1, 2), (1, 2, 6, 6))
 
 
 def assert_close(mine, theirs):
@@ -96,8 +98,8 @@ def test_use_backend_inside_a_compiled_function(x):
 
 def test_export(x):
     class Model(torch.nn.Module):
-        def forward(self, query, key, value, bias):
-            return ours(query, key, value, bias)
+        def forward(self, query, key, value, bias, table):
+            return ours(query, key, value, bias, table)
 
     program = torch.export.export(Model(), x)
     assert any("alternet.attention_forward" in str(node.target) for node in program.graph.nodes)
@@ -109,12 +111,12 @@ def test_opcheck(name, x):
     lead = [t[None] for t in x]
     primal = (*x, *operator.forward(*x, *PARAMETERS, "auto"))
     t_yr = operator.tangent(*primal, *lead, *PARAMETERS, "auto")
-    g = torch.randn_like(primal[4])
+    g = torch.randn_like(primal[5])
     arguments = {
         "forward": x,
         "tangent": (*primal, *lead),
-        "backward": (*primal, g, [True, False, True, True]),
-        "backward_tangent": (*primal, g, *lead, *t_yr, g[None], [True, True, False, True]),
+        "backward": (*primal, g, [True, False, True, True, True]),
+        "backward_tangent": (*primal, g, *lead, *t_yr, g[None], [True, True, False, True, True]),
     }[name]
     checks = ("test_schema", "test_autograd_registration", "test_faketensor", "test_aot_dispatch_dynamic")
     result = torch.library.opcheck(getattr(operator, name), (*arguments, *PARAMETERS, "auto"), test_utils=checks)
