@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -28,6 +29,7 @@ def attention(
     kernel_size: int | tuple[int, int] | None = None,
     scale: float | None = None,
     is_causal: bool = False,
+    enable_gqa: bool = False,
 ) -> Tensor:
     """softmax(scale · query keyᵀ + bias) value, differentiable to any order in all five tensors.
 
@@ -52,6 +54,8 @@ def attention(
             sizes reach one further down and right). Nothing lies beyond the border.
         scale: a number; 1/sqrt(D) by default.
         is_causal: query i sees the keys j <= i only (together with the bias, where there is one).
+        enable_gqa: key and value may have fewer heads than query, [..., Hk, M, D] with H divisible by Hk: each serves
+            H / Hk consecutive heads of query (grouped queries), without a copy.
 
     Returns:
         [..., N, Dv] in query's dtype. A query that sees no key gets zeros, and passes zero gradients, as in PyTorch.
@@ -65,21 +69,21 @@ def attention(
     """
     query, key, value, bias, table = _autocast(query, key, value, bias, table)
     _check_tensors(query, key, value, bias, table)
-    lead = _leading_axes(query, key, value)
+    lead = _grouped_axes(query, key, value) if enable_gqa else _leading_axes(query, key, value)
+    key_lead = (*lead[:-1], key.shape[-3]) if enable_gqa else lead
     bias = _check_bias(bias, (*lead, query.shape[-2], key.shape[-2]), query.dtype)
-    grid, kernel_size = check_positions(query.shape[-2], key.shape[-2], lead, table, grid, kernel_size)
+    positions = check_positions(query.shape[-2], key.shape[-2], lead, table, grid, kernel_size)
     if scale is None:
         scale = 1.0 / math.sqrt(query.shape[-1])
     out = attention_operator(
         _flatten(query, lead),
-        _flatten(key, lead),
-        _flatten(value, lead),
+        _flatten(key, key_lead),
+        _flatten(value, key_lead),
         None if bias is None else _flatten_bias(bias, lead),
         None if table is None else _flatten_bias(table, lead),
         float(scale),
         bool(is_causal),
-        grid,
-        kernel_size,
+        *positions,
     )
     return out.reshape(*lead, query.shape[-2], value.shape[-1])
 
@@ -133,6 +137,20 @@ def _leading_axes(query: Tensor, key: Tensor, value: Tensor) -> torch.Size:
         raise ValueError(f"leading axes do not broadcast: {shapes}") from None
 
 
+def _grouped_axes(query: Tensor, key: Tensor, value: Tensor) -> torch.Size:
+    """The leading axes where a head of key and value serves a group of query's."""
+    for name, tensor in (("query", query), ("key", key), ("value", value)):
+        if tensor.dim() < 3:
+            raise ValueError(f"{name}: shape {tuple(tensor.shape)}, expected an axis of heads with enable_gqa")
+    heads, key_heads = query.shape[-3], key.shape[-3]
+    if key_heads == 0 or heads % key_heads:
+        raise ValueError(f"key: {key_heads} heads, expected a divisor of query's {heads}")
+    if value.shape[-3] != key_heads:
+        raise ValueError(f"value: {value.shape[-3]} heads, expected key's {key_heads}")
+    outer = _leading_axes(query[..., 0, :, :], key[..., 0, :, :], value[..., 0, :, :])
+    return torch.Size((*outer, heads))
+
+
 def _check_bias(bias: Tensor | None, target: tuple[int, ...], dtype: torch.dtype) -> Tensor | None:
     """The bias as numbers, if it broadcasts to ``target``."""
     if bias is None:
@@ -144,7 +162,7 @@ def _check_bias(bias: Tensor | None, target: tuple[int, ...], dtype: torch.dtype
     return bias
 
 
-def _flatten(tensor: Tensor, lead: torch.Size) -> Tensor:
+def _flatten(tensor: Tensor, lead: Sequence[int]) -> Tensor:
     """[..., N, D] -> [B, H, N, D]: the last leading axis is H, those before it fold into B."""
     tensor = tensor.expand(*lead, *tensor.shape[-2:])
     if len(lead) == 2:

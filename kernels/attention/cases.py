@@ -26,6 +26,8 @@ def eager(
     kernel_size: Sequence[int] = (),
 ) -> Tensor:
     """Attention by PyTorch's own operations, differentiated by PyTorch: the oracle, no part of any backend."""
+    if key.shape[1] != query.shape[1]:
+        key, value = (t.repeat_interleave(query.shape[1] // t.shape[1], 1) for t in (key, value))
     scores = scale * (query @ key.mT)
     if bias is not None:
         scores = scores + bias
@@ -65,6 +67,7 @@ def inputs(
     *,
     hidden: bool = False,
     dtype: torch.dtype = torch.float64,
+    key_heads: int | None = None,
     seed: int = 0,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
     """query, key, value and bias; with ``hidden``, -inf hides a third of the keys and every key from query 0."""
@@ -77,8 +80,9 @@ def inputs(
     if b is not None and hidden:
         b = b.masked_fill(torch.rand(b.shape, generator=generator) < 1 / 3, -torch.inf)
         b[..., 0, :] = -torch.inf
-    query, key = normal(batch, heads, queries, size), normal(batch, heads, keys, size)
-    return query, key, normal(batch, heads, keys, value_size), b
+    key_heads = heads if key_heads is None else key_heads
+    query, key = normal(batch, heads, queries, size), normal(batch, key_heads, keys, size)
+    return query, key, normal(batch, key_heads, keys, value_size), b
 
 
 def on_grid(
@@ -116,6 +120,7 @@ CASES = {
     "bias per query": (inputs(2, 2, 4, 5, 3, 4, (1, 2, 4, 1)), parameters(0.6)),
     "hidden keys": (inputs(2, 2, 5, 6, 4, 4, (2, 2, 5, 6), hidden=True), parameters(0.5)),
     "causal": (inputs(1, 2, 6, 4, 4, 4, (1, 2, 6, 4)), parameters(1 / math.sqrt(4), is_causal=True)),
+    "grouped queries": (inputs(2, 4, 5, 3, 3, 4, (1, 4, 1, 3), key_heads=2), parameters(0.5)),
     "table": (on_grid(2, 2, (2, 3), 4, (1, 1)), parameters(0.5, grid=(2, 3))),
     "table per head, bias": (on_grid(2, 2, (3, 2), 3, (1, 2), (2, 1, 1, 6)), parameters(0.5, grid=(3, 2))),
     "neighbours": (inputs(2, 2, 12, 12, 3, 3), parameters(0.5, grid=(4, 3), kernel_size=(3, 2))),

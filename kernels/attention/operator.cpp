@@ -80,10 +80,19 @@ Operand operand(const char* name, const Maybe& tensor, ScalarType type, int64_t 
   return tensor ? operand(name, *tensor, type, tangents, axes, broadcasts) : Operand{};
 }
 
+/// The same for a tensor with a head for each group of heads.
+template <typename AnyTensor>
+Operand grouped(const char* name, const AnyTensor& tensor, ScalarType type, int64_t tangents, const Axes& axes,
+                int64_t group) {
+  Operand result = operand(name, tensor, type, tangents, axes);
+  result.group = group;
+  return result;
+}
+
 /// The shapes of a problem's tensors.
 Axes query_axes(const Problem& p) { return {p.batch, p.heads, p.queries, p.width}; }
-Axes key_axes(const Problem& p) { return {p.batch, p.heads, p.keys, p.width}; }
-Axes value_axes(const Problem& p) { return {p.batch, p.heads, p.keys, p.value_width}; }
+Axes key_axes(const Problem& p) { return {p.batch, p.heads / p.group, p.keys, p.width}; }
+Axes value_axes(const Problem& p) { return {p.batch, p.heads / p.group, p.keys, p.value_width}; }
 Axes out_axes(const Problem& p) { return {p.batch, p.heads, p.queries, p.value_width}; }
 Axes lse_axes(const Problem& p) { return {p.batch, p.heads, p.queries, NONE}; }
 Axes score_axes(const Problem& p) { return {p.batch, p.heads, p.queries, p.keys}; }
@@ -124,6 +133,8 @@ Problem problem(const Tensor& query, const Tensor& key, const Tensor& value, con
   p.batch = query.size(0);
   p.heads = query.size(1);
   p.queries = query.size(2);
+  p.group = key.size(1) > 0 ? p.heads / key.size(1) : 1;
+  STD_TORCH_CHECK(p.group * key.size(1) == p.heads, "key: ", key.size(1), " heads do not divide query's ", p.heads);
   p.keys = key.size(2);
   p.width = query.size(3);
   p.value_width = value.size(3);
@@ -136,8 +147,8 @@ Problem problem(const Tensor& query, const Tensor& key, const Tensor& value, con
   p.grid = grid_of(given, p.queries, p.keys);
   const ScalarType type = query.scalar_type();
   p.query = operand("query", query, type, NO_TANGENTS, query_axes(p));
-  p.key = operand("key", key, type, NO_TANGENTS, key_axes(p));
-  p.value = operand("value", value, type, NO_TANGENTS, value_axes(p));
+  p.key = grouped("key", key, type, NO_TANGENTS, key_axes(p), p.group);
+  p.value = grouped("value", value, type, NO_TANGENTS, value_axes(p), p.group);
   p.bias = operand("bias", bias, type, NO_TANGENTS, score_axes(p), true);
   STD_TORCH_CHECK(!table || p.grid, "table: expected a grid with it");
   p.table = operand("table", table, type, NO_TANGENTS, table_axes(p), true);
@@ -152,8 +163,8 @@ void add_outputs(Problem& p, ScalarType type, const Tensor& out, const Tensor& l
 void add_tangents(Problem& p, ScalarType type, const Maybe& query, const Maybe& key, const Maybe& value,
                   const Maybe& bias, const Maybe& table) {
   p.t_query = operand("t_query", query, type, p.tangents, query_axes(p));
-  p.t_key = operand("t_key", key, type, p.tangents, key_axes(p));
-  p.t_value = operand("t_value", value, type, p.tangents, value_axes(p));
+  p.t_key = grouped("t_key", key, type, p.tangents, key_axes(p), p.group);
+  p.t_value = grouped("t_value", value, type, p.tangents, value_axes(p), p.group);
   p.t_bias = operand("t_bias", bias, type, p.tangents, score_axes(p), true);
   STD_TORCH_CHECK(!table || p.table, "t_table: expected a table with it");
   p.t_table = operand("t_table", table, type, p.tangents, table_axes(p), true);
@@ -221,6 +232,7 @@ class GradientTensors {
     const auto make = [&](ScalarType type) {
       tensors_[index] = allocate(p_, input, tangents_, Shape(sizes.begin(), sizes.end()), type);
       p.*result = operand("gradient", *tensors_[index], type, tangents_, axes, true);
+      if (axes[1] != p.heads) (p.*result).group = p.group;
     };
     make(type_);
     if (type_ != arithmetic(type_) && !empty(p_) && shared()) make(arithmetic(type_));
@@ -249,11 +261,11 @@ Gradients run_gradients(Problem& p, MapName map, int64_t tangents, const Tensor&
   GradientTensors gradients(p, type, tangents);
   const auto never = [] { return false; };
   const auto always = [] { return true; };
-  const auto if_cut = [&] { return p.plan.chunks > 1; };
+  const auto if_shared = [&] { return p.plan.chunks * p.group > 1; };
   const auto if_broadcast = [&] { return BiasSharing(p).sharers() > 1; };
   if (needs[0]) gradients.add(0, query, query_axes(p), &Problem::d_query, p, never);
-  if (needs[1]) gradients.add(1, key, key_axes(p), &Problem::d_key, p, if_cut);
-  if (needs[2]) gradients.add(2, value, value_axes(p), &Problem::d_value, p, if_cut);
+  if (needs[1]) gradients.add(1, key, key_axes(p), &Problem::d_key, p, if_shared);
+  if (needs[2]) gradients.add(2, value, value_axes(p), &Problem::d_value, p, if_shared);
   if (needs[3]) gradients.add(3, *bias, score_axes(p), &Problem::d_bias, p, if_broadcast);
   if (needs[4]) gradients.add(4, *table, table_axes(p), &Problem::d_table, p, always);
   const bool any = p.has_score_gradient() || p.d_value;
@@ -297,7 +309,8 @@ STABLE_TORCH_LIBRARY_FRAGMENT(alternet_native, m) {
   const std::string parameters = ", float scale, bool is_causal, int[] grid, int[] kernel_size";
   const std::string outputs = ") -> (Tensor, Tensor)";
   const std::string gradients = ", bool[] needs) -> (Tensor?, Tensor?, Tensor?, Tensor?, Tensor?)";
-  const std::string given = ", Tensor out, Tensor lse, Tensor grad", primed = ", Tensor? t_out, Tensor? t_lse, Tensor? t_grad";
+  const std::string given = ", Tensor out, Tensor lse, Tensor grad";
+  const std::string primed = ", Tensor? t_out, Tensor? t_lse, Tensor? t_grad";
   m.def(("attention_forward" + x + parameters + outputs).c_str());
   m.def(("attention_tangent" + x + ", Tensor out, Tensor lse" + t_x + parameters + outputs).c_str());
   m.def(("attention_backward" + x + given + parameters + gradients).c_str());

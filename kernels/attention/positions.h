@@ -7,9 +7,9 @@
 namespace alternet::ALTERNET_ISA {
 
 /// How a table [2h-1, 2w-1] lies unrolled. It has a row for each column c of queries, with the w entries that such a
-/// query meets in each row of the table: entry d w + j is table[d, j - c + w - 1]. The biases of query (r, c) and keys 0,
-/// 1, ... are then the consecutive numbers from (h-1-r) w on: they are read, and their gradients added up, a vector at a
-/// time. That is w (2h-1) w numbers beside the (hw)^2 of a bias.
+/// query meets in each row of the table: entry d w + j is table[d, j - c + w - 1]. The biases of query (r, c) and keys
+/// 0, 1, ... are then the consecutive numbers from (h-1-r) w on: they are read, and their gradients added up, a vector
+/// at a time. That is w (2h-1) w numbers beside the (hw)^2 of a bias.
 template <typename Real>
 struct Unrolled {
   int64_t height, width;

@@ -1,8 +1,8 @@
 """Tokens on a grid: what a table of relative positions and a neighbourhood add to the scores, in plain PyTorch.
 
-Token i of a grid (h, w) lies in row i // w and column i % w. A table [2h-1, 2w-1] has an entry for each relative position
-of a key: bias[i, j] = table[row(j) - row(i) + h-1, column(j) - column(i) + w-1]. A neighbourhood (k, l) lets a query see
-the keys at row offsets -((k-1)//2) .. k//2 and column offsets -((l-1)//2) .. l//2, as a convolution with
+Token i of a grid (h, w) lies in row i // w and column i % w. A table [2h-1, 2w-1] has an entry for each relative
+position of a key: bias[i, j] = table[row(j) - row(i) + h-1, column(j) - column(i) + w-1]. A neighbourhood (k, l) lets a
+query see the keys at row offsets -((k-1)//2) .. k//2 and column offsets -((l-1)//2) .. l//2, as a convolution with
 ``padding="same"`` does: odd sizes are centred, even ones reach one further down and to the right. There are no keys
 beyond the border of the grid.
 """

@@ -42,6 +42,7 @@ struct Grid {
 /// The arguments of all four maps; what a map does not take or is not asked for has no data.
 struct Problem {
   int64_t batch, heads, queries, keys;  // B, H, N, M
+  int64_t group;                        // heads of queries that share one of keys
   int64_t width, value_width;           // D, Dv
   int64_t tangents;                     // T
   double scale;
@@ -56,7 +57,7 @@ struct Problem {
   Operand d_query, d_key, d_value, d_bias, d_table;
 
   Plan plan;
-  Turnstile* key_turns;   // one chain a (batch, head): d_key and d_value, if it is cut into several tasks
+  Turnstile* key_turns;   // one chain a (batch, head of keys): d_key and d_value, if several tasks add to them
   Turnstile* bias_turns;  // see bias_gradient.h
   char* table_parts;      // [T, B, H, chunks, 2h-1, 2w-1]: the tasks' parts of d_table
 

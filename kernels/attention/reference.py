@@ -1,7 +1,7 @@
 """The specification: the four maps of attention in plain PyTorch, with the whole score matrix.
 
-S = s·QKᵀ + B, L = logsumexp(S), P = exp(S - L), O = PV (README.md of this folder derives the other three maps). B is the
-bias, and what a table of relative positions and a neighbourhood stand for (``positions.py``).
+S = s·QKᵀ + B, L = logsumexp(S), P = exp(S - L), O = PV (README.md of this folder derives the other three maps). B is
+the bias, and what a table of relative positions and a neighbourhood stand for (``positions.py``).
 float16 and bfloat16 are computed in float32. A query that sees no key has output 0 and L = +inf, which makes its row
 of P = exp(S - L) zero in every map.
 
@@ -24,7 +24,7 @@ def forward(
     query, key, value, bias, table, *, scale: float, is_causal: bool, grid: Sequence[int], kernel_size: Sequence[int]
 ) -> tuple[Tensor, Tensor]:
     """Returns out [B, H, N, Dv] and lse [B, H, N]."""
-    q, k, v, b = _widen(query, key, value, _bias(query, bias, table, grid, kernel_size))
+    q, k, v, b = _widen(query, _each(key, query), _each(value, query), _bias(query, bias, table, grid, kernel_size))
     scores = _scores(q, k, b, scale, is_causal)
     lse = _logsumexp(scores)
     out = torch.exp(scores - lse[..., None]) @ v
@@ -36,8 +36,8 @@ def tangent(
     *, scale: float, is_causal: bool, grid: Sequence[int], kernel_size: Sequence[int],
 ):  # fmt: skip
     """Returns t_out [T, B, H, N, Dv] and t_lse [T, B, H, N]."""
-    q, k, v, b = _widen(query, key, value, _bias(query, bias, table, grid, kernel_size))
-    t_q, t_k, t_v, t_b = _widen(t_query, t_key, t_value, _t_bias(t_bias, t_table, grid))
+    q, k, v, b = _widen(query, _each(key, query), _each(value, query), _bias(query, bias, table, grid, kernel_size))
+    t_q, t_k, t_v, t_b = _widen(t_query, _each(t_key, query), _each(t_value, query), _t_bias(t_bias, t_table, grid))
     p = _probabilities(q, k, b, lse, scale, is_causal)  # [B, H, N, M]
     t_scores = _t_scores(q, k, t_q, t_k, t_b, scale)
     t_lse = _rowsum(p, t_scores)
@@ -54,13 +54,15 @@ def backward(
     *, scale: float, is_causal: bool, grid: Sequence[int], kernel_size: Sequence[int], needs,
 ):  # fmt: skip
     """Returns d_query, d_key, d_value, d_bias, d_table, in the shapes of the inputs; ``None`` where not needed."""
-    q, k, v, b, o, g = _widen(query, key, value, _bias(query, bias, table, grid, kernel_size), out, grad)
+    q, k, v, b, o, g = _widen(
+        query, _each(key, query), _each(value, query), _bias(query, bias, table, grid, kernel_size), out, grad
+    )
     p = _probabilities(q, k, b, lse, scale, is_causal)
     delta = (g * o).sum(-1, keepdim=True)
     d_scores = p * (g @ v.mT - delta)
     d_query = scale * (d_scores @ k) if needs[0] else None
-    d_key = scale * (d_scores.mT @ q) if needs[1] else None
-    d_value = p.mT @ g if needs[2] else None
+    d_key = _shared(scale * (d_scores.mT @ q), key) if needs[1] else None
+    d_value = _shared(p.mT @ g, value) if needs[2] else None
     d_bias = d_scores.sum_to_size(bias.shape) if needs[3] else None
     d_table = _d_table(d_scores, table.shape, grid) if needs[4] else None
     return _narrow((d_query, d_key, d_value, d_bias, d_table), query.dtype)
@@ -71,8 +73,12 @@ def backward_tangent(
     *, scale: float, is_causal: bool, grid: Sequence[int], kernel_size: Sequence[int], needs,
 ):  # fmt: skip
     """Returns the tangents of ``backward``'s results, each [T, ...]; ``None`` where not needed."""
-    q, k, v, b, o, g = _widen(query, key, value, _bias(query, bias, table, grid, kernel_size), out, grad)
-    t_q, t_k, t_v, t_b, t_o, t_g = _widen(t_query, t_key, t_value, _t_bias(t_bias, t_table, grid), t_out, t_grad)
+    q, k, v, b, o, g = _widen(
+        query, _each(key, query), _each(value, query), _bias(query, bias, table, grid, kernel_size), out, grad
+    )
+    t_q, t_k, t_v, t_b, t_o, t_g = _widen(
+        t_query, _each(t_key, query), _each(t_value, query), _t_bias(t_bias, t_table, grid), t_out, t_grad
+    )
     p = _probabilities(q, k, b, lse, scale, is_causal)
     t_scores = _t_scores(q, k, t_q, t_k, t_b, scale)
     t_p = None if t_scores is None else p * (t_scores - t_lse[..., None])
@@ -92,9 +98,11 @@ def backward_tangent(
         d_query = _filled(_scaled(_sum(_product(t_d_scores, k), _product(d_scores, t_k)), scale), query, count)
     if needs[1]:
         mT = None if t_d_scores is None else t_d_scores.mT
-        d_key = _filled(_scaled(_sum(_product(mT, q), _product(d_scores.mT, t_q)), scale), key, count)
+        d_key = _scaled(_sum(_product(mT, q), _product(d_scores.mT, t_q)), scale)
+        d_key = _filled(_shared(d_key, key), key, count)
     if needs[2]:
-        d_value = _filled(_sum(_product(None if t_p is None else t_p.mT, g), _product(p.mT, t_g)), value, count)
+        d_value = _sum(_product(None if t_p is None else t_p.mT, g), _product(p.mT, t_g))
+        d_value = _filled(_shared(d_value, value), value, count)
     if needs[3]:
         d_bias = _filled(None if t_d_scores is None else t_d_scores.sum_to_size(count, *bias.shape), bias, count)
     if needs[4]:
@@ -111,6 +119,20 @@ def _widen(*tensors: Tensor | None) -> list[Any]:
 
 def _narrow(tensors: tuple, dtype: torch.dtype) -> tuple:
     return tuple(None if t is None else t.to(dtype) for t in tensors)
+
+
+def _each(key: Tensor | None, query: Tensor) -> Tensor | None:
+    """[..., Hk, M, D] with a head for every head of query: each serves a group of consecutive ones."""
+    if key is None or key.shape[-3] == query.shape[-3]:
+        return key
+    return key.repeat_interleave(query.shape[-3] // key.shape[-3], -3)
+
+
+def _shared(gradient: Tensor | None, key: Tensor) -> Tensor | None:
+    """The sum over groups: the transpose of ``_each``."""
+    if gradient is None or gradient.shape[-3] == key.shape[-3]:
+        return gradient
+    return gradient.unflatten(-3, (key.shape[-3], -1)).sum(-3)
 
 
 def _bias(query: Tensor, bias: Tensor | None, table: Tensor | None, grid: Sequence[int], kernel_size: Sequence[int]):

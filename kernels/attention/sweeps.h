@@ -54,13 +54,14 @@ void to_probabilities(const Problem& p, const Task& task, Range queries, Range k
 template <typename Real>
 void write_key_side(const Problem& p, const Task& task, const Sums<Real>& d_key, const Sums<Real>& d_value) {
   if (!d_key && !d_value) return;
-  const bool shared = p.plan.chunks > 1;
-  const int64_t chain = task.b * p.heads + task.h;
-  if (shared) p.key_turns->wait(chain, task.chunk);
-  const int64_t keys = task.chunk > 0 ? seen(p, task.queries()).end() : p.keys;
-  d_key.write(task, 0, keys, static_cast<Real>(p.scale), task.chunk > 0);
-  d_value.write(task, 0, keys, Real(1), task.chunk > 0);
-  if (shared) p.key_turns->pass(chain, task.chunk);
+  const bool shared = p.plan.chunks * p.group > 1;
+  const int64_t chain = task.b * p.heads + task.h / p.group;
+  const int64_t rank = task.chunk * p.group + task.h % p.group;
+  if (shared) p.key_turns->wait(chain, rank);
+  const int64_t keys = rank > 0 ? seen(p, task.queries()).end() : p.keys;
+  d_key.write(task, 0, keys, static_cast<Real>(p.scale), rank > 0);
+  d_value.write(task, 0, keys, Real(1), rank > 0);
+  if (shared) p.key_turns->pass(chain, rank);
 }
 
 }  // namespace alternet::ALTERNET_ISA

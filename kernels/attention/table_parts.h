@@ -7,8 +7,8 @@
 
 namespace alternet {
 
-/// Adds up row `row` of d_table[t, b, h], in float64 and in the order of tasks, so that it does not depend on the number
-/// of threads; b and h are 0 where the table has no such axis.
+/// Adds up row `row` of d_table[t, b, h], in float64 and in the order of tasks, so that it does not depend on the
+/// number of threads; b and h are 0 where the table has no such axis.
 template <typename Real>
 void sum_table_parts(const Problem& p, int64_t t, int64_t b, int64_t h, int64_t row) {
   const int64_t columns = 2 * p.grid.width - 1;

@@ -15,11 +15,12 @@
 
 namespace alternet::ALTERNET_ISA {
 
-/// From the first to the last key that some of `queries` sees; the first is a multiple of every instruction set's lanes.
+/// From the first to the last key that some of `queries` sees; the first is rounded down to whole vectors.
 inline Range seen(const Problem& p, Range queries) {
   int64_t first = 0, end = p.causal ? std::min(p.keys, queries.end()) : p.keys;
   if (p.grid.local) {
-    const int64_t top = queries.first / p.grid.width - p.grid.up, bottom = (queries.end() - 1) / p.grid.width + p.grid.down;
+    const int64_t top = queries.first / p.grid.width - p.grid.up;
+    const int64_t bottom = (queries.end() - 1) / p.grid.width + p.grid.down;
     first = std::max<int64_t>(top, 0) * p.grid.width / 16 * 16;
     end = std::min(end, (bottom + 1) * p.grid.width);
   }

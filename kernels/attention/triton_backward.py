@@ -9,10 +9,12 @@ import triton.language as tl
 from .triton_tiles import (
     LOG2_E,
     dot,
+    keys_seen,
     load_matrix_tile,
     load_row_values,
     locate,
     matrix,
+    queries_seeing,
     scores,
     store_matrix_tile,
     times_transposed,
@@ -47,6 +49,7 @@ def attention_backward_query_kernel(
     key_ptr,  # [B, H, M, D]
     value_ptr,  # [B, H, M, DV]
     bias_ptr,  # [B, H, N, M] or None
+    table_ptr,  # [B, H, 2h-1, 2w-1] or None
     grad_ptr,  # [B, H, N, DV]
     lse_ptr,  # [B, H, N] float32, contiguous
     delta_ptr,  # [B, H, N] float32, contiguous
@@ -55,12 +58,15 @@ def attention_backward_query_kernel(
     key_strides,
     value_strides,
     bias_strides,
+    table_strides,
     grad_strides,
     d_query_strides,
     H,
     N,
     M,
     scale,
+    grid_size,  # (h, w) or None
+    window,  # (up, down, left, right) or None
     D: tl.constexpr,
     DV: tl.constexpr,
     BLOCK_M: tl.constexpr,
@@ -76,6 +82,7 @@ def attention_backward_query_kernel(
     key_ptr = matrix(key_ptr, key_strides, t, b, h)
     value_ptr = matrix(value_ptr, value_strides, t, b, h)
     bias_ptr = matrix(bias_ptr, bias_strides, t, b, h)
+    table_ptr = matrix(table_ptr, table_strides, t, b, h)
     grad_ptr = matrix(grad_ptr, grad_strides, t, b, h)
 
     rows = tile * BLOCK_M + tl.arange(0, BLOCK_M)
@@ -85,13 +92,27 @@ def attention_backward_query_kernel(
     delta = load_row_values(delta_ptr + (b * H + h) * N, rows, N, 0.0)
     d_query = tl.zeros([BLOCK_M, BLOCK_D], tl.float32)
 
-    end = tl.minimum(M, (tile + 1) * BLOCK_M) if IS_CAUSAL else M
-    for start in range(0, end, BLOCK_N):
+    first, end = keys_seen(tile, N, M, grid_size, window, BLOCK_M, BLOCK_N, IS_CAUSAL)
+    for start in range(first, end, BLOCK_N):
         columns = start + tl.arange(0, BLOCK_N)
         key = load_matrix_tile(key_ptr, key_strides, columns, M, D, BLOCK_D)
         value = load_matrix_tile(value_ptr, value_strides, columns, M, DV, BLOCK_DV)
         product = times_transposed(query, key, PRECISION)
-        s = scores(product, bias_ptr, bias_strides, rows[:, None], columns[None, :], N, M, scale, IS_CAUSAL)
+        s = scores(
+            product,
+            bias_ptr,
+            bias_strides,
+            table_ptr,
+            table_strides,
+            grid_size,
+            window,
+            rows[:, None],
+            columns[None, :],
+            N,
+            M,
+            scale,
+            IS_CAUSAL,
+        )
         p = tl.exp2(s - lse[:, None])
         d_p = times_transposed(grad, value, PRECISION)
         d_s = p * (d_p - delta[:, None])
@@ -108,6 +129,7 @@ def attention_backward_key_value_kernel(
     key_ptr,  # [B, H, M, D]
     value_ptr,  # [B, H, M, DV]
     bias_ptr,  # [B, H, N, M] or None
+    table_ptr,  # [B, H, 2h-1, 2w-1] or None
     grad_ptr,  # [B, H, N, DV]
     lse_ptr,  # [B, H, N] float32, contiguous
     delta_ptr,  # [B, H, N] float32, contiguous
@@ -117,6 +139,7 @@ def attention_backward_key_value_kernel(
     key_strides,
     value_strides,
     bias_strides,
+    table_strides,
     grad_strides,
     d_key_strides,
     d_value_strides,
@@ -124,6 +147,8 @@ def attention_backward_key_value_kernel(
     N,
     M,
     scale,
+    grid_size,  # (h, w) or None
+    window,  # (up, down, left, right) or None
     D: tl.constexpr,
     DV: tl.constexpr,
     BLOCK_M: tl.constexpr,
@@ -139,6 +164,7 @@ def attention_backward_key_value_kernel(
     key_ptr = matrix(key_ptr, key_strides, t, b, h)
     value_ptr = matrix(value_ptr, value_strides, t, b, h)
     bias_ptr = matrix(bias_ptr, bias_strides, t, b, h)
+    table_ptr = matrix(table_ptr, table_strides, t, b, h)
     grad_ptr = matrix(grad_ptr, grad_strides, t, b, h)
     lse_ptr += (b * H + h) * N
     delta_ptr += (b * H + h) * N
@@ -149,14 +175,28 @@ def attention_backward_key_value_kernel(
     d_key = tl.zeros([BLOCK_N, BLOCK_D], tl.float32)
     d_value = tl.zeros([BLOCK_N, BLOCK_DV], tl.float32)
 
-    first = tile * BLOCK_N // BLOCK_M * BLOCK_M if IS_CAUSAL else 0
-    for start in range(first, N, BLOCK_M):
+    first, end = queries_seeing(tile, N, M, grid_size, window, BLOCK_M, BLOCK_N, IS_CAUSAL)
+    for start in range(first, end, BLOCK_M):
         rows = start + tl.arange(0, BLOCK_M)
         query = load_matrix_tile(query_ptr, query_strides, rows, N, D, BLOCK_D)
         grad = load_matrix_tile(grad_ptr, grad_strides, rows, N, DV, BLOCK_DV)
         lse = load_row_values(lse_ptr, rows[None, :], N, float("inf")) * LOG2_E
         product = times_transposed(key, query, PRECISION)
-        s = scores(product, bias_ptr, bias_strides, rows[None, :], columns[:, None], N, M, scale, IS_CAUSAL)
+        s = scores(
+            product,
+            bias_ptr,
+            bias_strides,
+            table_ptr,
+            table_strides,
+            grid_size,
+            window,
+            rows[None, :],
+            columns[:, None],
+            N,
+            M,
+            scale,
+            IS_CAUSAL,
+        )
         p = tl.exp2(s - lse)
         if d_value_ptr is not None:
             d_value = dot(p.to(grad.dtype), grad, d_value, PRECISION)

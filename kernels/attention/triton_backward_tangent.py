@@ -9,10 +9,12 @@ import triton.language as tl
 from .triton_tiles import (
     LOG2_E,
     dot,
+    keys_seen,
     load_matrix_tile,
     load_row_values,
     locate,
     matrix,
+    queries_seeing,
     scores,
     scores_tangent,
     store_matrix_tile,
@@ -74,11 +76,13 @@ def attention_backward_tangent_query_kernel(
     key_ptr,  # [B, H, M, D]
     value_ptr,  # [B, H, M, DV]
     bias_ptr,  # [B, H, N, M] or None
+    table_ptr,  # [B, H, 2h-1, 2w-1] or None
     grad_ptr,  # [B, H, N, DV]
     t_query_ptr,  # [T, B, H, N, D] or None
     t_key_ptr,  # [T, B, H, M, D] or None
     t_value_ptr,  # [T, B, H, M, DV] or None
     t_bias_ptr,  # [T, B, H, N, M] or None
+    t_table_ptr,  # [T, B, H, 2h-1, 2w-1] or None
     t_grad_ptr,  # [T, B, H, N, DV] or None
     lse_ptr,  # [B, H, N] float32, contiguous
     delta_ptr,  # [B, H, N] float32, contiguous
@@ -89,11 +93,13 @@ def attention_backward_tangent_query_kernel(
     key_strides,
     value_strides,
     bias_strides,
+    table_strides,
     grad_strides,
     t_query_strides,
     t_key_strides,
     t_value_strides,
     t_bias_strides,
+    t_table_strides,
     t_grad_strides,
     t_d_query_strides,
     T,
@@ -102,6 +108,8 @@ def attention_backward_tangent_query_kernel(
     N,
     M,
     scale,
+    grid_size,  # (h, w) or None
+    window,  # (up, down, left, right) or None
     D: tl.constexpr,
     DV: tl.constexpr,
     BLOCK_M: tl.constexpr,
@@ -117,11 +125,13 @@ def attention_backward_tangent_query_kernel(
     key_ptr = matrix(key_ptr, key_strides, t, b, h)
     value_ptr = matrix(value_ptr, value_strides, t, b, h)
     bias_ptr = matrix(bias_ptr, bias_strides, t, b, h)
+    table_ptr = matrix(table_ptr, table_strides, t, b, h)
     grad_ptr = matrix(grad_ptr, grad_strides, t, b, h)
     t_query_ptr = matrix(t_query_ptr, t_query_strides, t, b, h)
     t_key_ptr = matrix(t_key_ptr, t_key_strides, t, b, h)
     t_value_ptr = matrix(t_value_ptr, t_value_strides, t, b, h)
     t_bias_ptr = matrix(t_bias_ptr, t_bias_strides, t, b, h)
+    t_table_ptr = matrix(t_table_ptr, t_table_strides, t, b, h)
     t_grad_ptr = matrix(t_grad_ptr, t_grad_strides, t, b, h)
 
     rows = tile * BLOCK_M + tl.arange(0, BLOCK_M)
@@ -134,16 +144,42 @@ def attention_backward_tangent_query_kernel(
     t_delta = load_row_values(t_delta_ptr + ((t * B + b) * H + h) * N, rows[:, None], N, 0.0)
     t_d_query = tl.zeros([BLOCK_M, BLOCK_D], tl.float32)
 
-    end = tl.minimum(M, (tile + 1) * BLOCK_M) if IS_CAUSAL else M
-    for start in range(0, end, BLOCK_N):
+    first, end = keys_seen(tile, N, M, grid_size, window, BLOCK_M, BLOCK_N, IS_CAUSAL)
+    for start in range(first, end, BLOCK_N):
         columns = start + tl.arange(0, BLOCK_N)
         key = load_matrix_tile(key_ptr, key_strides, columns, M, D, BLOCK_D)
         t_key = load_matrix_tile(t_key_ptr, t_key_strides, columns, M, D, BLOCK_D)
         product = times_transposed(query, key, PRECISION)
-        s = scores(product, bias_ptr, bias_strides, rows[:, None], columns[None, :], N, M, scale, IS_CAUSAL)
+        s = scores(
+            product,
+            bias_ptr,
+            bias_strides,
+            table_ptr,
+            table_strides,
+            grid_size,
+            window,
+            rows[:, None],
+            columns[None, :],
+            N,
+            M,
+            scale,
+            IS_CAUSAL,
+        )
         p = tl.exp2(s - lse)
         t_product = times_transposed_tangent(query, t_query, key, t_key, PRECISION)
-        r = scores_tangent(t_product, t_bias_ptr, t_bias_strides, rows[:, None], columns[None, :], N, M, scale)
+        r = scores_tangent(
+            t_product,
+            t_bias_ptr,
+            t_bias_strides,
+            t_table_ptr,
+            t_table_strides,
+            grid_size,
+            rows[:, None],
+            columns[None, :],
+            N,
+            M,
+            scale,
+        )
         if r is not None:
             r -= load_row_values(t_lse_ptr + ((t * B + b) * H + h) * N, rows[:, None], N, 0.0)
 
@@ -168,11 +204,13 @@ def attention_backward_tangent_key_value_kernel(
     key_ptr,  # [B, H, M, D]
     value_ptr,  # [B, H, M, DV]
     bias_ptr,  # [B, H, N, M] or None
+    table_ptr,  # [B, H, 2h-1, 2w-1] or None
     grad_ptr,  # [B, H, N, DV]
     t_query_ptr,  # [T, B, H, N, D] or None
     t_key_ptr,  # [T, B, H, M, D] or None
     t_value_ptr,  # [T, B, H, M, DV] or None
     t_bias_ptr,  # [T, B, H, N, M] or None
+    t_table_ptr,  # [T, B, H, 2h-1, 2w-1] or None
     t_grad_ptr,  # [T, B, H, N, DV] or None
     lse_ptr,  # [B, H, N] float32, contiguous
     delta_ptr,  # [B, H, N] float32, contiguous
@@ -184,11 +222,13 @@ def attention_backward_tangent_key_value_kernel(
     key_strides,
     value_strides,
     bias_strides,
+    table_strides,
     grad_strides,
     t_query_strides,
     t_key_strides,
     t_value_strides,
     t_bias_strides,
+    t_table_strides,
     t_grad_strides,
     t_d_key_strides,
     t_d_value_strides,
@@ -198,6 +238,8 @@ def attention_backward_tangent_key_value_kernel(
     N,
     M,
     scale,
+    grid_size,  # (h, w) or None
+    window,  # (up, down, left, right) or None
     D: tl.constexpr,
     DV: tl.constexpr,
     BLOCK_M: tl.constexpr,
@@ -213,11 +255,13 @@ def attention_backward_tangent_key_value_kernel(
     key_ptr = matrix(key_ptr, key_strides, t, b, h)
     value_ptr = matrix(value_ptr, value_strides, t, b, h)
     bias_ptr = matrix(bias_ptr, bias_strides, t, b, h)
+    table_ptr = matrix(table_ptr, table_strides, t, b, h)
     grad_ptr = matrix(grad_ptr, grad_strides, t, b, h)
     t_query_ptr = matrix(t_query_ptr, t_query_strides, t, b, h)
     t_key_ptr = matrix(t_key_ptr, t_key_strides, t, b, h)
     t_value_ptr = matrix(t_value_ptr, t_value_strides, t, b, h)
     t_bias_ptr = matrix(t_bias_ptr, t_bias_strides, t, b, h)
+    t_table_ptr = matrix(t_table_ptr, t_table_strides, t, b, h)
     t_grad_ptr = matrix(t_grad_ptr, t_grad_strides, t, b, h)
     lse_ptr += (b * H + h) * N
     delta_ptr += (b * H + h) * N
@@ -231,8 +275,8 @@ def attention_backward_tangent_key_value_kernel(
     t_d_key = tl.zeros([BLOCK_N, BLOCK_D], tl.float32)
     t_d_value = tl.zeros([BLOCK_N, BLOCK_DV], tl.float32)
 
-    first = tile * BLOCK_N // BLOCK_M * BLOCK_M if IS_CAUSAL else 0
-    for start in range(first, N, BLOCK_M):
+    first, end = queries_seeing(tile, N, M, grid_size, window, BLOCK_M, BLOCK_N, IS_CAUSAL)
+    for start in range(first, end, BLOCK_M):
         rows = start + tl.arange(0, BLOCK_M)
         query = load_matrix_tile(query_ptr, query_strides, rows, N, D, BLOCK_D)
         grad = load_matrix_tile(grad_ptr, grad_strides, rows, N, DV, BLOCK_DV)
@@ -241,10 +285,36 @@ def attention_backward_tangent_key_value_kernel(
 
         lse = load_row_values(lse_ptr, rows[None, :], N, float("inf")) * LOG2_E
         product = times_transposed(key, query, PRECISION)
-        s = scores(product, bias_ptr, bias_strides, rows[None, :], columns[:, None], N, M, scale, IS_CAUSAL)
+        s = scores(
+            product,
+            bias_ptr,
+            bias_strides,
+            table_ptr,
+            table_strides,
+            grid_size,
+            window,
+            rows[None, :],
+            columns[:, None],
+            N,
+            M,
+            scale,
+            IS_CAUSAL,
+        )
         p = tl.exp2(s - lse)
         t_product = times_transposed_tangent(key, t_key, query, t_query, PRECISION)
-        r = scores_tangent(t_product, t_bias_ptr, t_bias_strides, rows[None, :], columns[:, None], N, M, scale)
+        r = scores_tangent(
+            t_product,
+            t_bias_ptr,
+            t_bias_strides,
+            t_table_ptr,
+            t_table_strides,
+            grid_size,
+            rows[None, :],
+            columns[:, None],
+            N,
+            M,
+            scale,
+        )
         if r is not None:
             r -= load_row_values(t_lse_ptr + ((t * B + b) * H + h) * N, rows[None, :], N, 0.0)
 

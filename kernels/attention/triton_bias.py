@@ -9,17 +9,7 @@ would leave the GPU idle, so the sum is cut into SPLITS parts, each a slice of t
 import triton
 import triton.language as tl
 
-from .triton_backward_tangent import scores_grad_tangent
-from .triton_tiles import (
-    LOG2_E,
-    load_matrix_tile,
-    load_row_values,
-    matrix,
-    scores,
-    scores_tangent,
-    times_transposed,
-    times_transposed_tangent,
-)
+from .triton_scores_grad import scores_grad_tangent_tile, scores_grad_tile
 
 
 @triton.jit
@@ -55,6 +45,7 @@ def attention_backward_bias_kernel(
     key_ptr,  # [B, H, M, D]
     value_ptr,  # [B, H, M, DV]
     bias_ptr,  # [B, H, N, M]
+    table_ptr,  # [B, H, 2h-1, 2w-1] or None
     grad_ptr,  # [B, H, N, DV]
     lse_ptr,  # [B, H, N] float32, contiguous
     delta_ptr,  # [B, H, N] float32, contiguous
@@ -63,6 +54,7 @@ def attention_backward_bias_kernel(
     key_strides,
     value_strides,
     bias_strides,
+    table_strides,
     grad_strides,
     B,
     H,
@@ -74,6 +66,8 @@ def attention_backward_bias_kernel(
     SLOT_M,
     SPLITS,
     scale,
+    grid_size,  # (h, w) or None
+    window,  # (up, down, left, right) or None
     D: tl.constexpr,
     DV: tl.constexpr,
     BLOCK_M: tl.constexpr,
@@ -103,18 +97,11 @@ def attention_backward_bias_kernel(
         b = (slot_b + item // (sum_m * sum_n) // sum_h).to(tl.int64)
         rows = tile_n * BLOCK_M + tl.arange(0, BLOCK_M)
         columns = tile_m * BLOCK_N + tl.arange(0, BLOCK_N)
-
-        query = load_matrix_tile(matrix(query_ptr, query_strides, 0, b, h), query_strides, rows, N, D, BLOCK_D)
-        key = load_matrix_tile(matrix(key_ptr, key_strides, 0, b, h), key_strides, columns, M, D, BLOCK_D)
-        product = times_transposed(query, key, PRECISION)
-        head_bias_ptr = matrix(bias_ptr, bias_strides, 0, b, h)
-        s = scores(product, head_bias_ptr, bias_strides, rows[:, None], columns[None, :], N, M, scale, IS_CAUSAL)
-        p = tl.exp2(s - load_row_values(lse_ptr + (b * H + h) * N, rows[:, None], N, float("inf")) * LOG2_E)
-
-        grad = load_matrix_tile(matrix(grad_ptr, grad_strides, 0, b, h), grad_strides, rows, N, DV, BLOCK_DV)
-        value = load_matrix_tile(matrix(value_ptr, value_strides, 0, b, h), value_strides, columns, M, DV, BLOCK_DV)
-        d_p = times_transposed(grad, value, PRECISION)
-        d_bias += p * (d_p - load_row_values(delta_ptr + (b * H + h) * N, rows[:, None], N, 0.0))
+        d_bias += scores_grad_tile(
+            query_ptr, key_ptr, value_ptr, bias_ptr, table_ptr, grad_ptr, lse_ptr, delta_ptr,
+            query_strides, key_strides, value_strides, bias_strides, table_strides, grad_strides,
+            b, h, rows, columns, H, N, M, scale, grid_size, window, D, DV, BLOCK_D, BLOCK_DV, IS_CAUSAL, PRECISION,
+        )  # fmt: skip
 
     rows = slot_tile_n * BLOCK_M + tl.arange(0, BLOCK_M)
     columns = slot_tile_m * BLOCK_N + tl.arange(0, BLOCK_N)
@@ -128,11 +115,13 @@ def attention_backward_tangent_bias_kernel(
     key_ptr,  # [B, H, M, D]
     value_ptr,  # [B, H, M, DV]
     bias_ptr,  # [B, H, N, M]
+    table_ptr,  # [B, H, 2h-1, 2w-1] or None
     grad_ptr,  # [B, H, N, DV]
     t_query_ptr,  # [T, B, H, N, D] or None
     t_key_ptr,  # [T, B, H, M, D] or None
     t_value_ptr,  # [T, B, H, M, DV] or None
     t_bias_ptr,  # [T, B, H, N, M] or None
+    t_table_ptr,  # [T, B, H, 2h-1, 2w-1] or None
     t_grad_ptr,  # [T, B, H, N, DV] or None
     lse_ptr,  # [B, H, N] float32, contiguous
     delta_ptr,  # [B, H, N] float32, contiguous
@@ -143,11 +132,13 @@ def attention_backward_tangent_bias_kernel(
     key_strides,
     value_strides,
     bias_strides,
+    table_strides,
     grad_strides,
     t_query_strides,
     t_key_strides,
     t_value_strides,
     t_bias_strides,
+    t_table_strides,
     t_grad_strides,
     T,
     B,
@@ -160,6 +151,8 @@ def attention_backward_tangent_bias_kernel(
     SLOT_M,
     SPLITS,
     scale,
+    grid_size,  # (h, w) or None
+    window,  # (up, down, left, right) or None
     D: tl.constexpr,
     DV: tl.constexpr,
     BLOCK_M: tl.constexpr,
@@ -190,34 +183,15 @@ def attention_backward_tangent_bias_kernel(
         b = (slot_b + item // (sum_m * sum_n) // sum_h).to(tl.int64)
         rows = tile_n * BLOCK_M + tl.arange(0, BLOCK_M)
         columns = tile_m * BLOCK_N + tl.arange(0, BLOCK_N)
-        head = (b * H + h) * N
-        t_head = ((t * B + b) * H + h) * N
-
-        query = load_matrix_tile(matrix(query_ptr, query_strides, 0, b, h), query_strides, rows, N, D, BLOCK_D)
-        t_query_matrix = matrix(t_query_ptr, t_query_strides, t, b, h)
-        t_query = load_matrix_tile(t_query_matrix, t_query_strides, rows, N, D, BLOCK_D)
-        key = load_matrix_tile(matrix(key_ptr, key_strides, 0, b, h), key_strides, columns, M, D, BLOCK_D)
-        t_key = load_matrix_tile(matrix(t_key_ptr, t_key_strides, t, b, h), t_key_strides, columns, M, D, BLOCK_D)
-        product = times_transposed(query, key, PRECISION)
-        head_bias_ptr = matrix(bias_ptr, bias_strides, 0, b, h)
-        s = scores(product, head_bias_ptr, bias_strides, rows[:, None], columns[None, :], N, M, scale, IS_CAUSAL)
-        p = tl.exp2(s - load_row_values(lse_ptr + head, rows[:, None], N, float("inf")) * LOG2_E)
-        t_product = times_transposed_tangent(query, t_query, key, t_key, PRECISION)
-        t_head_bias_ptr = matrix(t_bias_ptr, t_bias_strides, t, b, h)
-        r = scores_tangent(t_product, t_head_bias_ptr, t_bias_strides, rows[:, None], columns[None, :], N, M, scale)
-        if r is not None:
-            r -= load_row_values(t_lse_ptr + t_head, rows[:, None], N, 0.0)
-
-        grad = load_matrix_tile(matrix(grad_ptr, grad_strides, 0, b, h), grad_strides, rows, N, DV, BLOCK_DV)
-        t_grad = load_matrix_tile(matrix(t_grad_ptr, t_grad_strides, t, b, h), t_grad_strides, rows, N, DV, BLOCK_DV)
-        value = load_matrix_tile(matrix(value_ptr, value_strides, 0, b, h), value_strides, columns, M, DV, BLOCK_DV)
-        t_value_matrix = matrix(t_value_ptr, t_value_strides, t, b, h)
-        t_value = load_matrix_tile(t_value_matrix, t_value_strides, columns, M, DV, BLOCK_DV)
-        d_p = times_transposed(grad, value, PRECISION)
-        t_d_p = times_transposed_tangent(grad, t_grad, value, t_value, PRECISION)
-        delta = load_row_values(delta_ptr + head, rows[:, None], N, 0.0)
-        t_delta = load_row_values(t_delta_ptr + t_head, rows[:, None], N, 0.0)
-        t_d_bias += scores_grad_tangent(p, r, d_p, t_d_p, delta, t_delta)
+        t_d_bias += scores_grad_tangent_tile(
+            query_ptr, key_ptr, value_ptr, bias_ptr, table_ptr, grad_ptr,
+            t_query_ptr, t_key_ptr, t_value_ptr, t_bias_ptr, t_table_ptr, t_grad_ptr,
+            lse_ptr, delta_ptr, t_lse_ptr, t_delta_ptr,
+            query_strides, key_strides, value_strides, bias_strides, table_strides, grad_strides,
+            t_query_strides, t_key_strides, t_value_strides, t_bias_strides, t_table_strides, t_grad_strides,
+            t, b, h, rows, columns, B, H, N, M, scale, grid_size, window,
+            D, DV, BLOCK_D, BLOCK_DV, IS_CAUSAL, PRECISION,
+        )  # fmt: skip
 
     rows = slot_tile_n * BLOCK_M + tl.arange(0, BLOCK_M)
     columns = slot_tile_m * BLOCK_N + tl.arange(0, BLOCK_N)

@@ -7,6 +7,7 @@ from .triton_tiles import (
     LN_2,
     LOG2_E,
     dot,
+    keys_seen,
     load_matrix_tile,
     load_row_values,
     locate,
@@ -25,17 +26,21 @@ def attention_forward_kernel(
     key_ptr,  # [B, H, M, D]
     value_ptr,  # [B, H, M, DV]
     bias_ptr,  # [B, H, N, M] or None
+    table_ptr,  # [B, H, 2h-1, 2w-1] or None
     out_ptr,  # [B, H, N, DV]
     lse_ptr,  # [B, H, N] float32, contiguous
     query_strides,
     key_strides,
     value_strides,
     bias_strides,
+    table_strides,
     out_strides,
     H,
     N,
     M,
     scale,
+    grid_size,  # (h, w) or None
+    window,  # (up, down, left, right) or None
     D: tl.constexpr,
     DV: tl.constexpr,
     BLOCK_M: tl.constexpr,
@@ -51,6 +56,7 @@ def attention_forward_kernel(
     key_ptr = matrix(key_ptr, key_strides, t, b, h)
     value_ptr = matrix(value_ptr, value_strides, t, b, h)
     bias_ptr = matrix(bias_ptr, bias_strides, t, b, h)
+    table_ptr = matrix(table_ptr, table_strides, t, b, h)
 
     rows = tile * BLOCK_M + tl.arange(0, BLOCK_M)
     query = load_matrix_tile(query_ptr, query_strides, rows, N, D, BLOCK_D)
@@ -58,12 +64,26 @@ def attention_forward_kernel(
     row_sum = tl.zeros([BLOCK_M], tl.float32)
     out = tl.zeros([BLOCK_M, BLOCK_DV], tl.float32)
 
-    end = tl.minimum(M, (tile + 1) * BLOCK_M) if IS_CAUSAL else M
-    for start in range(0, end, BLOCK_N):
+    first, end = keys_seen(tile, N, M, grid_size, window, BLOCK_M, BLOCK_N, IS_CAUSAL)
+    for start in range(first, end, BLOCK_N):
         columns = start + tl.arange(0, BLOCK_N)
         key = load_matrix_tile(key_ptr, key_strides, columns, M, D, BLOCK_D)
         product = times_transposed(query, key, PRECISION)
-        s = scores(product, bias_ptr, bias_strides, rows[:, None], columns[None, :], N, M, scale, IS_CAUSAL)
+        s = scores(
+            product,
+            bias_ptr,
+            bias_strides,
+            table_ptr,
+            table_strides,
+            grid_size,
+            window,
+            rows[:, None],
+            columns[None, :],
+            N,
+            M,
+            scale,
+            IS_CAUSAL,
+        )
 
         new_max = tl.maximum(row_max, tl.max(s, 1))
         shift = tl.where(new_max == -float("inf"), 0.0, new_max)  # rows with no visible key yet: -inf - -inf is NaN
@@ -89,10 +109,12 @@ def attention_tangent_kernel(
     key_ptr,  # [B, H, M, D]
     value_ptr,  # [B, H, M, DV]
     bias_ptr,  # [B, H, N, M] or None
+    table_ptr,  # [B, H, 2h-1, 2w-1] or None
     t_query_ptr,  # [T, B, H, N, D] or None
     t_key_ptr,  # [T, B, H, M, D] or None
     t_value_ptr,  # [T, B, H, M, DV] or None
     t_bias_ptr,  # [T, B, H, N, M] or None
+    t_table_ptr,  # [T, B, H, 2h-1, 2w-1] or None
     out_ptr,  # [B, H, N, DV]
     lse_ptr,  # [B, H, N] float32, contiguous
     t_out_ptr,  # [T, B, H, N, DV]
@@ -101,10 +123,12 @@ def attention_tangent_kernel(
     key_strides,
     value_strides,
     bias_strides,
+    table_strides,
     t_query_strides,
     t_key_strides,
     t_value_strides,
     t_bias_strides,
+    t_table_strides,
     out_strides,
     t_out_strides,
     T,
@@ -113,6 +137,8 @@ def attention_tangent_kernel(
     N,
     M,
     scale,
+    grid_size,  # (h, w) or None
+    window,  # (up, down, left, right) or None
     D: tl.constexpr,
     DV: tl.constexpr,
     BLOCK_M: tl.constexpr,
@@ -128,10 +154,12 @@ def attention_tangent_kernel(
     key_ptr = matrix(key_ptr, key_strides, t, b, h)
     value_ptr = matrix(value_ptr, value_strides, t, b, h)
     bias_ptr = matrix(bias_ptr, bias_strides, t, b, h)
+    table_ptr = matrix(table_ptr, table_strides, t, b, h)
     t_query_ptr = matrix(t_query_ptr, t_query_strides, t, b, h)
     t_key_ptr = matrix(t_key_ptr, t_key_strides, t, b, h)
     t_value_ptr = matrix(t_value_ptr, t_value_strides, t, b, h)
     t_bias_ptr = matrix(t_bias_ptr, t_bias_strides, t, b, h)
+    t_table_ptr = matrix(t_table_ptr, t_table_strides, t, b, h)
 
     rows = tile * BLOCK_M + tl.arange(0, BLOCK_M)
     query = load_matrix_tile(query_ptr, query_strides, rows, N, D, BLOCK_D)
@@ -140,17 +168,43 @@ def attention_tangent_kernel(
     t_lse = tl.zeros([BLOCK_M], tl.float32)
     t_out = tl.zeros([BLOCK_M, BLOCK_DV], tl.float32)
 
-    end = tl.minimum(M, (tile + 1) * BLOCK_M) if IS_CAUSAL else M
-    for start in range(0, end, BLOCK_N):
+    first, end = keys_seen(tile, N, M, grid_size, window, BLOCK_M, BLOCK_N, IS_CAUSAL)
+    for start in range(first, end, BLOCK_N):
         columns = start + tl.arange(0, BLOCK_N)
         key = load_matrix_tile(key_ptr, key_strides, columns, M, D, BLOCK_D)
         product = times_transposed(query, key, PRECISION)
-        s = scores(product, bias_ptr, bias_strides, rows[:, None], columns[None, :], N, M, scale, IS_CAUSAL)
+        s = scores(
+            product,
+            bias_ptr,
+            bias_strides,
+            table_ptr,
+            table_strides,
+            grid_size,
+            window,
+            rows[:, None],
+            columns[None, :],
+            N,
+            M,
+            scale,
+            IS_CAUSAL,
+        )
         p = tl.exp2(s - lse[:, None])
 
         t_key = load_matrix_tile(t_key_ptr, t_key_strides, columns, M, D, BLOCK_D)
         t_product = times_transposed_tangent(query, t_query, key, t_key, PRECISION)
-        t_s = scores_tangent(t_product, t_bias_ptr, t_bias_strides, rows[:, None], columns[None, :], N, M, scale)
+        t_s = scores_tangent(
+            t_product,
+            t_bias_ptr,
+            t_bias_strides,
+            t_table_ptr,
+            t_table_strides,
+            grid_size,
+            rows[:, None],
+            columns[None, :],
+            N,
+            M,
+            scale,
+        )
         if t_s is not None:
             weighted = p * t_s
             t_lse += tl.sum(weighted, 1)

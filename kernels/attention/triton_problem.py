@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import torch
@@ -31,13 +32,13 @@ class Problem(NamedTuple):
     DV: int
     scale: float
     is_causal: bool
+    grid: tuple[int, int] | None  # rows and columns, where there is a table or a neighbourhood
+    window: tuple[int, int, int, int] | None  # rows up and down, columns left and right, that a query sees
     dtype: torch.dtype
     device: torch.device
 
     @classmethod
-    def of(
-        cls, query: Tensor, key: Tensor, value: Tensor, scale: float, is_causal: bool, *tangents: Tensor | None
-    ) -> Problem:
+    def of(cls, query: Tensor, key: Tensor, value: Tensor, *tangents: Tensor | None, **parameters: Any) -> Problem:
         """The problem of these arguments; T is 1 without tangents.
 
         Raises:
@@ -48,11 +49,18 @@ class Problem(NamedTuple):
         T = next((t.shape[0] for t in tangents if t is not None), 1)
         B, H, N, D = query.shape
         M, DV = value.shape[-2:]
-        return cls(T, B, H, N, M, D, DV, float(scale), is_causal, query.dtype, query.device)
+        grid = tuple(parameters["grid"]) or None
+        window = tuple(n for size in parameters["kernel_size"] for n in ((size - 1) // 2, size // 2)) or None
+        scale, is_causal = float(parameters["scale"]), parameters["is_causal"]
+        return cls(T, B, H, N, M, D, DV, scale, is_causal, grid, window, query.dtype, query.device)
 
     def whole(self, bias: Tensor | None) -> Tensor | None:
         """The bias ([T,] B|1, H|1, N|1, M|1) as a view [[T,] B, H, N, M], stride 0 where it broadcasts."""
         return None if bias is None else bias.expand(*bias.shape[:-4], self.B, self.H, self.N, self.M)
+
+    def whole_table(self, table: Tensor | None) -> Tensor | None:
+        """The table ([T,] B|1, H|1, 2h-1, 2w-1) likewise as a view [[T,] B, H, 2h-1, 2w-1]."""
+        return None if table is None else table.expand(*table.shape[:-4], self.B, self.H, *table.shape[-2:])
 
     def query_like(self, width: int, *lead: int) -> Tensor:
         """Uninitialised [*lead, B, H, N, width] in query's dtype."""
@@ -66,9 +74,29 @@ class Problem(NamedTuple):
         """Uninitialised float32 [*lead, B, H, N]."""
         return torch.empty(*lead, self.B, self.H, self.N, dtype=torch.float32, device=self.device)
 
+    def matrices(self, **tensors: Tensor | None) -> dict[str, Any]:
+        """``x=tensor`` -> ``x_ptr``, ``x_strides``: what ``triton_tiles`` says a matrix comes as."""
+        arguments: dict[str, Any] = {}
+        for name, tensor in tensors.items():
+            arguments[f"{name}_ptr"], arguments[f"{name}_strides"] = tensor, None
+            if tensor is not None:
+                strides = (0,) * (5 - tensor.dim()) + tensor.stride()
+                arguments[f"{name}_strides"] = (*strides, self.H // max(tensor.shape[-3], 1) or 1)
+        return arguments
+
+    def shared(self, gradient: Tensor | None, heads: int) -> Tensor | None:
+        """The gradient of a tensor of ``heads`` heads from that of each head of query."""
+        if gradient is None or heads == self.H:
+            return gradient
+        return gradient.unflatten(-3, (heads, self.H // heads)).sum(-3, dtype=torch.float32).to(self.dtype)
+
     def config(self, name: str) -> Config:
         """The tiles of map ``name`` for this call."""
-        return triton_configs.config(name, self._bucket(), self.dtype, target(self.device))
+        config = triton_configs.config(name, self._bucket(), self.dtype, target(self.device))
+        if self.grid is None or name == "delta":
+            return config
+        # the places of a table's entries take registers too: half the tile, or the kernels spill
+        return config._replace(block_m=max(16, config.block_m // 2))
 
     def _bucket(self) -> int:
         """The column of the configuration tables."""
@@ -114,6 +142,24 @@ class Problem(NamedTuple):
         launch(kernel, tiles * splits, config, self.device, **arguments, **self._sizes(config))
         return parts[:, 0] if splits == 1 else parts.sum(1).to(self.dtype)
 
+    def launch_over_table(self, kernel: Any, name: str, slot: torch.Size, result: str, **arguments: Any) -> Tensor:
+        """One program per row of the table's shape ``slot`` and tile of columns, or several; returns [T, *slot]."""
+        assert self.grid is not None
+        config = self.config(name)
+        largest = max(16, 1 << (self.grid[1] - 1).bit_length())  # a tile lies within a row of the grid
+        config = config._replace(block_m=min(config.block_m, largest), block_n=min(config.block_n, largest))
+        tangents = arguments.get("T", 1)
+        tiles = (
+            tangents * math.prod(slot[:3]) * _cdiv(self.grid[1], config.block_m) * _cdiv(self.grid[1], config.block_n)
+        )
+        items = self.B // max(slot[0], 1) * (self.H // max(slot[1], 1)) * self.grid[0]
+        splits = max(1, min(items, BIAS_PROGRAMS // max(tiles, 1)))
+        shape = (tangents, splits, *slot[:3], self.grid[1], slot[3])
+        parts = torch.zeros(shape, dtype=torch.float32, device=self.device)
+        arguments |= {result: parts, "B": self.B, "SPLITS": splits, "SLOT_B": slot[0], "SLOT_H": slot[1]}
+        launch(kernel, tiles * splits, config, self.device, **arguments, **self._sizes(config))
+        return parts.sum((1, 5)).to(self.dtype)
+
     def _sizes(self, config: Config) -> dict[str, Any]:
         """What every kernel that makes score tiles is given."""
         return {
@@ -121,6 +167,8 @@ class Problem(NamedTuple):
             "N": self.N,
             "M": self.M,
             "scale": self.scale,
+            "grid_size": self.grid,
+            "window": self.window,
             "D": self.D,
             "DV": self.DV,
             "BLOCK_M": config.block_m,
@@ -130,15 +178,6 @@ class Problem(NamedTuple):
             "IS_CAUSAL": self.is_causal,
             "PRECISION": dot_precision(self.dtype, self._bucket(), target(self.device)),
         }
-
-
-def matrices(**tensors: Tensor | None) -> dict[str, Any]:
-    """``x=tensor`` -> ``x_ptr``, ``x_strides``: five strides, with 0 for the tangent axis that a primal lacks."""
-    arguments: dict[str, Any] = {}
-    for name, tensor in tensors.items():
-        arguments[f"{name}_ptr"] = tensor
-        arguments[f"{name}_strides"] = None if tensor is None else (0,) * (5 - tensor.dim()) + tensor.stride()
-    return arguments
 
 
 def _cdiv(a: int, b: int) -> int:

@@ -25,8 +25,8 @@ from . import triton as backend
 from .triton_configs import BUCKETS, DTYPES, TARGETS
 from .triton_launch import Launch, record
 
-# The two ends of the flags: a kernel with fewer tangents or results does less than the second.
-VARIANTS = ("plain", "bias, causal")
+# The ends of the flags: a kernel with fewer tangents or results does less than the last two.
+VARIANTS = ("plain", "bias, causal", "table, neighbours")
 
 # KiB that one program can have.
 SHARED_MEMORY = {"sm_80": 163, "sm_90": 227, "sm_100": 227, "gfx942": 64}
@@ -76,20 +76,20 @@ def cases(
 def launches(case: Case) -> list[Launch]:
     """What the four maps launch in this case, each kernel once."""
     B, H, N, T, D = 2, 4, 1024, 2, case.head_size
-    bias = case.variant != "plain"
+    bias, table = case.variant == "bias, causal", case.variant == "table, neighbours"
     dtype = DTYPES[case.dtype]
 
     def empty(*shape: int, dtype: torch.dtype = dtype) -> torch.Tensor:
         return torch.empty(*shape, dtype=dtype, device="meta")
 
-    primals = [*(empty(B, H, N, D) for _ in range(3)), empty(1, H, N, N) if bias else None, None]
+    primals = [empty(B, H, N, D) for _ in range(3)]
+    primals += [empty(1, H, N, N) if bias else None, empty(1, H, 63, 63) if table else None]
     tangents = [None if x is None else empty(T, *x.shape) for x in primals]
     out, grad, t_out, t_grad = empty(B, H, N, D), empty(B, H, N, D), empty(T, B, H, N, D), empty(T, B, H, N, D)
     lse, t_lse = empty(B, H, N, dtype=torch.float32), empty(T, B, H, N, dtype=torch.float32)
-    parameters: dict[str, Any] = {
-        "scale": D**-0.5, "is_causal": case.variant.endswith("causal"), "grid": (), "kernel_size": ()
-    }  # fmt: skip
-    needs = (True, True, True, bias, False)
+    parameters: dict[str, Any] = {"scale": D**-0.5, "is_causal": bias}
+    parameters |= {"grid": (32, 32) if table else (), "kernel_size": (5, 5) if table else ()}
+    needs = (True, True, True, bias, table)
     with record(case.target, tf32=case.dtype == "tf32") as recorded:
         backend.forward(*primals, **parameters)
         backend.tangent(*primals, out, lse, *tangents, **parameters)

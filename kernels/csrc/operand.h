@@ -36,11 +36,12 @@ struct Operand {
   int64_t head = 0;
   int64_t row = 0;
   int64_t column = 0;
+  int64_t group = 1;  // how many consecutive heads share one of its own
 
   explicit operator bool() const { return data != nullptr; }
 
   Matrix slice(int64_t b, int64_t h, int64_t t = 0) const {
-    return {data + (t * tangent + b * batch + h * head) * bytes_of(type), type, row, column};
+    return {data + (t * tangent + b * batch + h / group * head) * bytes_of(type), type, row, column};
   }
 };
 

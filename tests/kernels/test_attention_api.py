@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch.func import grad, jvp
 
 from alternet.kernels import attention, available_backends, use_backend
-from alternet.kernels.attention.cases import inputs
+from alternet.kernels.attention.cases import inputs, neighbours, relative_position_bias
 
 CPU_BUILT = available_backends()["cpu"] is None
 
@@ -164,6 +164,37 @@ def test_unknown_backend():
         use_backend("cudnn")
 
 
+@pytest.mark.parametrize("lead", [(), (3,), (2, 3), (2, 1, 3)])
+@pytest.mark.parametrize("table_lead", [(), (3,), (2, 1, 1)])
+def test_tables_broadcast_over_leading_axes(lead, table_lead, backend):
+    if len(table_lead) > len(lead):
+        pytest.skip("a table has no more axes than the query")
+    q, k, v = (torch.randn(*lead, 6, 4, dtype=torch.float64) for _ in range(3))
+    table = torch.randn(*table_lead, 3, 5, dtype=torch.float64, requires_grad=True)
+    out = attention(q, k, v, table=table, grid=(2, 3))
+    theirs = F.scaled_dot_product_attention(q, k, v, relative_position_bias(table, (2, 3)).expand(*lead, 6, 6))
+    close(out, theirs)
+    close(torch.autograd.grad(out.pow(2).sum(), table), torch.autograd.grad(theirs.pow(2).sum(), table))
+
+
+def test_neighbourhoods_hide_keys(backend):
+    q, k, v = (torch.randn(2, 2, 12, 4, dtype=torch.float64) for _ in range(3))
+    mask = neighbours((3, 4), (3, 3))
+    close(attention(q, k, v, grid=(3, 4), kernel_size=3), F.scaled_dot_product_attention(q, k, v, mask))
+    close(attention(q, k, v, mask, grid=(3, 4)), F.scaled_dot_product_attention(q, k, v, mask))
+
+
+@pytest.mark.parametrize("lead", [(), (2,), (2, 1)])
+@pytest.mark.parametrize("key_heads", [1, 2, 6])
+def test_grouped_queries_as_in_pytorch(lead, key_heads, backend):
+    q = torch.randn(*lead, 6, 5, 4, dtype=torch.float64)
+    k, v = (torch.randn(*lead, key_heads, 7, 4, dtype=torch.float64, requires_grad=True) for _ in range(2))
+    out = attention(q, k, v, enable_gqa=True)
+    theirs = F.scaled_dot_product_attention(q, k, v, enable_gqa=True)
+    close(out, theirs)
+    close(torch.autograd.grad(out.sin().sum(), (k, v)), torch.autograd.grad(theirs.sin().sum(), (k, v)))
+
+
 GOOD = inputs(2, 2, 5, 7, 4, 3)
 BAD = {
     "query: expected a tensor, got list": lambda q, k, v: ([1.0], k, v),
@@ -192,3 +223,39 @@ BAD = {
 def test_bad_input_gets_one_clear_error(message):
     with pytest.raises((TypeError, ValueError), match=message):
         attention(*BAD[message](*GOOD[:3]))
+
+
+TOKENS, TABLE = inputs(2, 2, 6, 6, 4, 4)[:3], torch.zeros(3, 5, dtype=torch.float64)
+BAD_POSITIONS = {
+    r"grid: expected \(height, width\) with a table or a kernel_size, got None": {"table": TABLE},
+    r"grid: \(2, 4\) has 8 tokens, query 6 and key 6": {"table": TABLE, "grid": (2, 4)},
+    r"table: shape \(3, 5\), expected \(5, 3\)": {"table": TABLE, "grid": (3, 2)},
+    r"table: shape \(3, 3, 5\), expected .* leading axes that broadcast to \(2, 2\)": {
+        "table": TABLE.expand(3, 3, 5), "grid": (2, 3),
+    },
+    "table: dtype torch.float32, expected query's": {"table": TABLE.float(), "grid": (2, 3)},
+    "table: expected a tensor, got int": {"table": 3, "grid": (2, 3)},
+    r"grid: expected two integers, got \(6,\)": {"table": TABLE, "grid": (6,)},
+    r"grid: expected positive integers, got \(0, 6\)": {"table": TABLE, "grid": (0, 6)},
+    "kernel_size: expected two integers, got 1.5": {"kernel_size": 1.5, "grid": (2, 3)},
+    r"kernel_size: expected positive integers, got \(3, 0\)": {"kernel_size": (3, 0), "grid": (2, 3)},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("message", BAD_POSITIONS)
+def test_bad_positions_get_one_clear_error(message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        attention(*TOKENS, **BAD_POSITIONS[message])
+
+
+@pytest.mark.parametrize(
+    ("shapes", "message"),
+    [
+        (((6, 5, 4), (4, 7, 4), (4, 7, 4)), "key: 4 heads, expected a divisor of query's 6"),
+        (((6, 5, 4), (2, 7, 4), (3, 7, 4)), "value: 3 heads, expected key's 2"),
+        (((5, 4), (2, 7, 4), (2, 7, 4)), r"query: shape \(5, 4\), expected an axis of heads"),
+    ],
+)
+def test_bad_groups_get_one_clear_error(shapes, message):
+    with pytest.raises(ValueError, match=message):
+        attention(*(torch.zeros(shape) for shape in shapes), enable_gqa=True)

@@ -12,14 +12,14 @@ import torch
 from torch import Tensor
 
 from alternet.kernels import native
-from alternet.kernels.attention.cases import parameters
+from alternet.kernels.attention.cases import inputs, parameters
 
 if native.unavailable_reason() is not None:
     pytest.skip(native.unavailable_reason(), allow_module_level=True)
 
 from alternet.kernels.attention import cpu
 
-from .maps import check, error, expected, pairs, run, tensors
+from .maps import check, directions, error, expected, pairs, run, tensors
 
 OPS = torch.ops.alternet_native
 ALL = (True, True, True, True)
@@ -325,3 +325,32 @@ def test_peak_memory_is_far_below_a_matrix_of_scores():
     """
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, check=True)
     assert int(done.stdout) < 4096 * 4096 * 4 / 2
+
+
+def grouped(shape, key_heads, dtype=torch.float64):
+    x = *inputs(*shape, (1, shape[1], 1, shape[3]), key_heads=key_heads, dtype=dtype), None
+    return x, *directions(x)
+
+
+@pytest.mark.parametrize("shape", [(2, 6, 40, 50, 8, 12), (1, 6, 300, 70, 16, 8)], ids=str)
+@pytest.mark.parametrize("key_heads", [1, 2, 3])
+@pytest.mark.parametrize("is_causal", [False, True])
+def test_grouped_queries(shape, key_heads, is_causal):
+    check(*grouped(shape, key_heads), 0.4, is_causal)
+
+
+def test_grouped_gradients_do_not_depend_on_threads_nor_on_narrow_sums(threads):
+    x, grad, tangents = grouped((2, 12, 300, 70, 16, 8), 2, torch.bfloat16)
+    results = []
+    for count in (1, 3):
+        threads(count)
+        results.append(run(x, grad, tangents, 0.3, False))
+    exact = expected(x, grad, tangents, 0.3, False)
+    for (name, a, other), (_, b, _) in zip(pairs(results[0], exact), pairs(results[1], exact), strict=True):
+        assert torch.equal(a, b), name
+        assert error(a, other) <= 8 * torch.finfo(torch.bfloat16).eps * other.abs().max(), name
+
+
+def test_heads_that_do_not_group():
+    with pytest.raises(RuntimeError, match="key: 2 heads do not divide query's 3"):
+        cpu.forward(*inputs(1, 3, 4, 4, 4, 4, key_heads=2), None, **parameters(1.0))

@@ -74,6 +74,7 @@ class Case:
     grid: tuple[int, ...] = ()  # then N and M are its tokens
     table: str = ""  # likewise of [B, H]
     kernel_size: tuple[int, ...] = ()
+    key_heads: int = 0  # fewer than H, or 0
 
     def __str__(self) -> str:
         default = Case()
@@ -83,6 +84,8 @@ class Case:
 
 def eager(query, key, value, bias, table, *, scale, is_causal, grid, kernel_size):
     """Attention and its log-sum-exp as anybody would write them; a row that sees no key gives 0 and +inf."""
+    if key.shape[1] != query.shape[1]:
+        key, value = (t.repeat_interleave(query.shape[1] // t.shape[1], 1) for t in (key, value))
     scores = scale * query @ key.mT
     if bias is not None:
         scores = scores + bias
@@ -118,7 +121,8 @@ def inputs(case: Case, dtype: torch.dtype) -> tuple[dict[str, Tensor | None], di
     generator = torch.Generator().manual_seed(0)
     B, H, N, M, D, DV = case.B, case.H, case.N, case.M, case.D, case.DV
     bias = [size if axis in case.bias else 1 for axis, size in zip("BHNM", (B, H, N, M), strict=True)]
-    shapes = {"q": (B, H, N, D), "k": (B, H, M, D), "v": (B, H, M, DV), "b": bias, "g": (B, H, N, DV)}
+    K = case.key_heads or H
+    shapes = {"q": (B, H, N, D), "k": (B, K, M, D), "v": (B, K, M, DV), "b": bias, "g": (B, H, N, DV)}
     if not case.bias:
         del shapes["b"]
     if case.table:
@@ -324,3 +328,47 @@ def test_empty(case: Case):
 @cases(Case(N=70, M=130, D=64, DV=64, bias="NM"), Case(N=49, M=49, D=32, DV=32, bias="NM", is_causal=True))
 def test_default_tiles(case: Case):
     check(case, torch.float32)
+
+
+def on_grid(height: int, width: int, **changes: object) -> Case:
+    return Case(N=height * width, M=height * width, grid=(height, width), **changes)
+
+
+@runs_kernels
+@pytest.mark.usefixtures("small_tiles")
+@cases(
+    on_grid(2, 5, H=2, T=2, table="H", bias="NM"),
+    on_grid(3, 4, B=2, table="BH", bias="BM", masked=True),
+    on_grid(6, 3, table="-", kernel_size=(3, 2), is_causal=True),
+    on_grid(4, 5, kernel_size=(2, 3), tangents="qk", needs="kv"),
+)
+def test_tables_and_neighbourhoods(case: Case):
+    check(case, torch.float32)
+
+
+@runs_kernels
+@pytest.mark.usefixtures("small_tiles")
+@dtypes
+@cases(on_grid(3, 5, table="-", kernel_size=(3, 3)), Case(H=4, N=5, M=3, key_heads=2, bias="H"))
+def test_tables_and_groups_in_each_dtype(case: Case, dtype: torch.dtype):
+    check(case, dtype)
+
+
+@runs_kernels
+@pytest.mark.usefixtures("small_tiles")
+@cases(
+    *(on_grid(2, 3, B=2, H=2, table=axes, tangents="t", needs="t") for axes in ("-", "B", "H", "BH")),
+    *(on_grid(2, 3, table="-", tangents=x, needs="t") for x in ("vt", "g", "k")),
+    *(on_grid(h, w, table="-", tangents="t", needs="t") for h, w in ((1, 1), (3, 1), (1, 18))),
+    on_grid(2, 3, B=0, H=2, table="H"),
+    on_grid(2, 3, table="-", tangents="t", needs="t", layout="features first"),
+)
+def test_tables_by_parts(case: Case):
+    check(case, torch.float32)
+
+
+@runs_kernels
+@pytest.mark.usefixtures("small_tiles")
+def test_table_sum_in_one_part(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(triton_problem, "BIAS_PROGRAMS", 1)
+    check(on_grid(2, 3, B=2, table="-", tangents="t", needs="t"), torch.float32)
