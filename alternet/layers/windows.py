@@ -57,15 +57,16 @@ class WindowAttention2d(nn.Module):
         # A map smaller than the window is one window of its own size: the same answer without the padding.
         window = (min(height, self.window_size), min(width, self.window_size))
         down, right = -height % window[0], -width % window[1]
-        bias = relative_position_bias(self.pos_embedding, window)
+        mask = None
         if down or right:
             x = F.pad(x, (0, right, 0, down))
-            bias = bias.where(_inside(height, width, down, right, window, x.device), -torch.inf)
+            mask = _inside(height, width, down, right, window, x.device)
 
         tokens = _partition(x, window)
         query = self._split_heads(self.attn["to_q"](tokens))
         key, value = (self._split_heads(half) for half in self.attn["to_kv"](tokens).chunk(2, dim=-1))
-        out = attention(query, key, value, bias)  # [rows, columns, B, heads, n, head_dim]
+        table = _table_of(self.pos_embedding, window)
+        out = attention(query, key, value, mask, table=table, grid=window)  # [rows, columns, B, heads, n, head_dim]
         out = self.attn["to_out"](out.transpose(-3, -2).flatten(-2))
         return _merge(out, window)[:, :, :height, :width]
 
@@ -88,27 +89,33 @@ class _TokenConv2d(nn.Conv2d):
         return F.linear(tokens, self.weight.flatten(1), self.bias)
 
 
+def _table_of(table: Tensor, window: tuple[int, int]) -> Tensor:
+    """The relative positions that occur in a window, the middle of a table made for one as large or larger: a view."""
+    for axis, length in enumerate(window):
+        table = table.narrow(axis, (table.shape[axis] + 1) // 2 - length, 2 * length - 1)
+    return table
+
+
 def relative_position_bias(table: Tensor, window: tuple[int, int]) -> Tensor:
     """The bias of every pair of positions of a window, from a table of relative positions.
 
     table: [2w-1, 2w-1]; window: height and width, at most w each. Returns [n, n] with n = height·width and
     bias[i, j] = table[row(j) - row(i) + w - 1, column(j) - column(i) + w - 1].
     """
+    table = _table_of(table, window)
     for axis, length in enumerate(window):
-        offsets = table.narrow(axis, (table.shape[axis] + 1) // 2 - length, 2 * length - 1)
-        # unfold: row s of the new pair of axes is offsets[s : s + length]. The query at i sees the keys j at the
+        # unfold: row s of the new pair of axes is table[s : s + length]. The query at i sees the keys j at the
         # offsets j - i, that is at s = length - 1 - i. (No index buffers that would have to follow the device.)
-        table = offsets.unfold(axis, length, 1).flip(axis)
+        table = table.unfold(axis, length, 1).flip(axis)
     return table.reshape(window[0] * window[1], -1)  # [query row, query column, key row, key column]
 
 
 def _inside(height: int, width: int, down: int, right: int, window: tuple[int, int], device: torch.device) -> Tensor:
     """Which keys of the padded windows are pixels of the map: boolean [rows, columns, 1, 1, 1, n].
 
-    Every window holds at least one pixel, so no row of scores is masked out entirely. The attention copies the masked
-    bias for every image: n² entries a window, beside n·heads·head_dim of its queries (n is 16 or 49, heads·head_dim
-    192 and more), and less than a layout in which images share it would cost in copies of queries, keys and values.
-    Without padding, the usual case, all windows and images share one bias.
+    Every window holds at least one pixel, so no row of scores is masked out entirely. The attention copies the mask for
+    every image, n numbers a window beside n·heads·head_dim of its queries. Without padding, the usual case, there is
+    none.
     """
     rows = (torch.arange(height + down, device=device) < height).unflatten(0, (-1, window[0]))
     columns = (torch.arange(width + right, device=device) < width).unflatten(0, (-1, window[1]))

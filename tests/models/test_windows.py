@@ -105,17 +105,21 @@ def test_relative_position_bias():
 
 
 def test_what_attention_is_given(monkeypatch):
-    """One bias for all windows, and one per window where some are padded; queries, keys and values without a copy."""
-    seen = []
-    monkeypatch.setattr(WINDOWS, "attention", lambda *x: seen.append(x) or attention(*x))
+    """One table for all windows, and a mask per window where some are padded; nothing but the windows is copied."""
+    seen, tables = [], []
+    monkeypatch.setattr(WINDOWS, "attention", lambda *x, **y: seen.append(x) or tables.append(y) or attention(*x, **y))
     for size in ((8, 8, 4), (9, 8, 4), (3, 3, 4)):
         layer, x, _ = make(size, batch=5)
         layer(x)
     grids = [(2, 2), (3, 2), (1, 1)]
     pixels = [16, 16, 9]
     assert [query.shape for query, *_ in seen] == [(*g, 5, 2, n, 3) for g, n in zip(grids, pixels, strict=True)]
-    assert [tuple(bias.shape) for *_, bias in seen] == [(16, 16), (3, 2, 1, 1, 16, 16), (9, 9)]
+    assert [mask if mask is None else tuple(mask.shape) for *_, mask in seen] == [None, (3, 2, 1, 1, 1, 16), None]
     assert all(query._is_view() and key._is_view() and value._is_view() for query, key, value, _ in seen)
+    assert [(tuple(given["table"].shape), given["grid"]) for given in tables] == [
+        ((7, 7), (4, 4)), ((7, 7), (4, 4)), ((5, 5), (3, 3)),
+    ]  # fmt: skip
+    assert all(given["table"]._is_view() for given in tables)
 
 
 @pytest.mark.parametrize("backend", ["reference", "cpu"])
