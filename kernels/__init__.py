@@ -15,6 +15,7 @@ from .backends import available_backends, use_backend
 from .feature_spectrum import SpectrumAccumulator, feature_spectrum
 from .frequency_noise import frequency_noise
 from .interception import second_order, second_order_model
+from .window_attention import window_attention
 
 __all__ = [
     "SpectrumAccumulator",
@@ -25,4 +26,5 @@ __all__ = [
     "second_order",
     "second_order_model",
     "use_backend",
+    "window_attention",
 ]
