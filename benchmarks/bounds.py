@@ -55,6 +55,8 @@ STEPS = {
     "backward_tangent_key_value": Step(10, 4, False),
     "backward_bias": Step(2, 4, False),
     "backward_tangent_bias": Step(6, 8, False),
+    "backward_table": Step(2, 4, False),
+    "backward_tangent_table": Step(6, 8, False),
 }
 
 
@@ -103,7 +105,7 @@ def bound(row: Compiled) -> Bound | None:
     scores = row.block_m * row.block_n
     operations = step.products * 2 * scores * row.head_size
     tile = (row.block_n if step.over_keys else row.block_m) * row.head_size
-    moved = size * (step.streamed * tile + (scores if row.variant != "plain" else 0))
+    moved = size * (step.streamed * tile + (scores if "bias" in row.variant else 0))
     rate = chip.tflops[row.dtype if row.dtype in ("float32", "tf32") else "16"] * 1e12 / chip.units
     seconds = {
         "products": operations / rate,

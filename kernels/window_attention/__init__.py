@@ -57,9 +57,9 @@ def window_attention(
     top, left = (-s % w for s, w in zip(offset, window, strict=True))
     bottom, right = -(height + top) % window[0], -(width + left) % window[1]
     padding = (left, right, top, bottom)
-    tokens = (_cut(t, padding, window, num_heads) for t in (query, key, value))
+    q, k, v = (_cut(t, padding, window, num_heads) for t in (query, key, value))
     mask = _inside(height, width, padding, window, query.device) if any(padding) else None
-    out = attention(*tokens, mask, table=table, grid=window, scale=scale)
+    out = attention(q, k, v, mask, table=table, grid=window, scale=scale)
     channels_last = not query.is_contiguous() and query.is_contiguous(memory_format=torch.channels_last)
     return _put_back(out, window, channels_last)[:, :, top : top + height, left : left + width]
 

@@ -1,4 +1,4 @@
-"""hypothesis over shapes, strides, bias broadcasts, masks and missing tangents: jvp(grad) against float64 eager."""
+"""hypothesis over shapes, strides, biases, tables, masks, groups, missing tangents: jvp(grad) against float64 eager."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.func import grad, jvp
 
-from alternet.kernels import attention, available_backends, use_backend
-from alternet.kernels.attention.cases import eager, inputs
+from alternet.kernels import available_backends, use_backend
+from alternet.kernels.attention.cases import eager, inputs, on_grid, operator, parameters
 
 SIZES = st.integers(1, 40)
 FLAG = st.booleans()
@@ -27,24 +27,35 @@ def strided(tensor, how):
 def problems(draw):
     b, h = draw(st.integers(1, 3)), draw(st.integers(1, 3))
     n, m, d, dv = draw(SIZES), draw(SIZES), draw(SIZES), draw(SIZES)
+    grid, kernel_size, table = (), (), None
+    if draw(FLAG):
+        grid = draw(st.integers(1, 8)), draw(st.integers(1, 8))
+        n = m = grid[0] * grid[1]
+        if draw(FLAG):
+            kernel_size = draw(st.integers(1, 9)), draw(st.integers(1, 9))
+    seed = draw(st.integers(0, 99))
+    if grid and (draw(FLAG) or not kernel_size):
+        lead = tuple(size if draw(FLAG) else 1 for size in (b, h))
+        table = on_grid(b, h, grid, 1, lead, seed=seed)[4]
     bias = None
     if draw(FLAG):
         bias = tuple(size if draw(FLAG) else 1 for size in (b, h, n, m))
-    x = inputs(b, h, n, m, d, dv, bias, hidden=bias is not None and draw(FLAG), seed=draw(st.integers(0, 99)))
+    key_heads = draw(st.sampled_from([k for k in range(1, h + 1) if h % k == 0]))
+    hidden = bias is not None and draw(FLAG)
+    x = (*inputs(b, h, n, m, d, dv, bias, hidden=hidden, key_heads=key_heads, seed=seed), table)
     ways = st.sampled_from(["dense", "transposed", "spread"])
     x = tuple(None if t is None else strided(t, draw(ways)) for t in x)
-    used = 4 if bias is not None else 3
-    tangents = [i for i in range(used) if draw(FLAG)] or [draw(st.integers(0, used - 1))]
-    wanted = [i for i in range(used) if draw(FLAG)] or [draw(st.integers(0, used - 1))]
-    return x, tangents, wanted, draw(FLAG)
+    present = [i for i, t in enumerate(x) if t is not None]
+    tangents = [i for i in present if draw(FLAG)] or [draw(st.sampled_from(present))]
+    wanted = [i for i in present if draw(FLAG)] or [draw(st.sampled_from(present))]
+    return x, tangents, wanted, parameters(d**-0.5, draw(FLAG), grid, kernel_size)
 
 
 @pytest.mark.parametrize("backend_name", [name for name in ("reference", "cpu") if available_backends()[name] is None])
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=150, deadline=None, derandomize=True)
 @given(problem=problems())
 def test_hessian_vector_products_of_random_problems(backend_name, problem):
-    x, tangents, wanted, causal = problem
-    scale = x[0].shape[-1] ** -0.5
+    x, tangents, wanted, options = problem
 
     def product(f):
         def gradient(*moved):
@@ -62,7 +73,7 @@ def test_hessian_vector_products_of_random_problems(backend_name, problem):
         return jvp(gradient, primals, tuple(torch.ones_like(t).cumsum(-1).cos() for t in primals))
 
     with use_backend(backend_name):
-        mine = product(lambda q, k, v, b: attention(q, k, v, b, scale=scale, is_causal=causal))
-    theirs = product(lambda q, k, v, b: eager(q, k, v, b, scale=scale, is_causal=causal))
+        mine = product(lambda *x: operator(*x, *options.values()))
+    theirs = product(lambda *x: eager(*x, **options))
     for ours, other in zip((*mine[0], *mine[1]), (*theirs[0], *theirs[1]), strict=True):
         torch.testing.assert_close(ours, other, rtol=1e-9, atol=1e-9)
