@@ -1,6 +1,7 @@
 // The attention kernels for AVX2 with FMA.
 #if defined(__x86_64__)
 
+#include "attention/bias_sharing.h"
 #include "attention/problem.h"
 #include "csrc/standard.h"
 
