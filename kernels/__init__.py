@@ -15,16 +15,4 @@ from .backends import available_backends, use_backend
 from .feature_spectrum import SpectrumAccumulator, feature_spectrum
 from .frequency_noise import frequency_noise
 from .interception import second_order, second_order_model
-from .window_attention import window_attention
-
-__all__ = [
-    "SpectrumAccumulator",
-    "attention",
-    "available_backends",
-    "feature_spectrum",
-    "frequency_noise",
-    "second_order",
-    "second_order_model",
-    "use_backend",
-    "window_attention",
-]
+from .layer_norm import layer_norm

@@ -1,0 +1,55 @@
+"""Checks of arguments that several public functions share: one clear error that names the argument."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+def check_floating(name: str, tensor: object) -> None:
+    """``tensor`` is a tensor of one of ``DTYPES``.
+
+    Raises:
+        TypeError: it is not.
+    """
+    if not isinstance(tensor, Tensor):
+        raise TypeError(f"{name}: expected a tensor, got {type(tensor).__name__}")
+    if tensor.dtype not in DTYPES:
+        raise TypeError(f"{name}: dtype {tensor.dtype}, expected one of float16, bfloat16, float32, float64")
+
+
+def check_like(name: str, tensor: object, x: Tensor, shape: tuple[int, ...]) -> None:
+    """``tensor`` is None, or goes with x: its dtype, its device, and this shape.
+
+    Raises:
+        TypeError: it is not a tensor of x's dtype.
+        ValueError: the device or the shape is another.
+    """
+    if tensor is None:
+        return
+    if not isinstance(tensor, Tensor):
+        raise TypeError(f"{name}: expected a tensor, got {type(tensor).__name__}")
+    if tensor.dtype != x.dtype:
+        raise TypeError(f"{name}: dtype {tensor.dtype}, expected x's dtype {x.dtype}")
+    if tensor.device != x.device:
+        raise ValueError(f"{name}: is on {tensor.device}, expected x's device {x.device}")
+    if tensor.shape != shape:
+        raise ValueError(f"{name}: shape {tuple(tensor.shape)}, expected {tuple(shape)}")
+
+
+def autocasts(device: torch.device) -> bool:
+    """Whether autocast is on for this device."""
+    return torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type)
+
+
+def is_16_bit(tensor: object) -> bool:
+    return isinstance(tensor, Tensor) and tensor.dtype in (torch.float16, torch.bfloat16)
+
+
+def float32_where_mixed(x: Tensor, *others: Tensor | None) -> tuple:
+    """16-bit x with float32 weights, as networks under autocast have it: all in float32, as PyTorch computes it."""
+    if not is_16_bit(x) or not any(isinstance(t, Tensor) and t.dtype == torch.float32 for t in others):
+        return x, *others
+    return x.float(), *(None if t is None else t.float() for t in others)

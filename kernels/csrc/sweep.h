@@ -1,0 +1,53 @@
+// Sweeps over the columns of a row, a vector at a time. Included once per instruction set (see vector.h).
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+#include "csrc/vector.h"
+
+// A lambda that is inlined into both halves of a sweep: its accumulators would live in memory otherwise.
+#define ALTERNET_BODY __attribute__((always_inline))
+
+namespace alternet::ALTERNET_ISA {
+
+/// A whole vector of columns.
+template <typename Real>
+struct WholeVector {
+  int64_t column;
+
+  ALTERNET_INLINE Vector<Real> load(const Real* row) const { return alternet::ALTERNET_ISA::load(row + column); }
+  ALTERNET_INLINE void store(Real* row, Vector<Real> v) const { alternet::ALTERNET_ISA::store(row + column, v); }
+  ALTERNET_INLINE void add(Real* row, Vector<Real> v) const { store(row, load(row) + v); }
+  /// v where there are columns and 0 elsewhere.
+  ALTERNET_INLINE Vector<Real> only(Vector<Real> v) const { return v; }
+};
+
+/// The last columns, fewer than a vector. `load` gives 0 beyond them.
+template <typename Real>
+struct LastColumns {
+  int64_t column, count;
+
+  ALTERNET_INLINE Vector<Real> load(const Real* row) const {
+    Vector<Real> v{};
+    std::memcpy(&v, row + column, count * sizeof(Real));
+    return v;
+  }
+  ALTERNET_INLINE void store(Real* row, Vector<Real> v) const { std::memcpy(row + column, &v, count * sizeof(Real)); }
+  ALTERNET_INLINE void add(Real* row, Vector<Real> v) const { store(row, load(row) + v); }
+  ALTERNET_INLINE Vector<Real> only(Vector<Real> v) const { return where<Real>(first_lanes<Real>(count), v, Vector<Real>{}); }
+};
+
+template <typename Real, typename Body>
+ALTERNET_INLINE void sweep(int64_t columns, Body body) {
+  int64_t j = 0;
+  for (; j + LANES<Real> <= columns; j += LANES<Real>) body(WholeVector<Real>{j});
+  if (j < columns) body(LastColumns<Real>{j, columns - j});
+}
+
+template <typename Real>
+ALTERNET_INLINE Real sum(Vector<Real> v) {
+  return reduce<Sum, Real>(v);
+}
+
+}  // namespace alternet::ALTERNET_ISA

@@ -1,0 +1,45 @@
+"""Layer normalisation over the last axis, and every derivative of it.
+
+``reference.py`` is the specification, ``triton.py`` and ``cpu.py`` its kernels, ``README.md`` the derivation.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..checks import autocasts, check_floating, check_like, float32_where_mixed, is_16_bit
+from .operator import layer_norm_operator
+
+
+def layer_norm(x: Tensor, weight: Tensor | None = None, bias: Tensor | None = None, *, eps: float = 1e-5) -> Tensor:
+    """(x - mean) / sqrt(var + eps) · weight + bias over the last axis, differentiable to any order in all tensors.
+
+    As ``torch.nn.functional.layer_norm`` with ``normalized_shape = x.shape[-1:]``; flatten several trailing axes first.
+
+    Args:
+        x: [..., D], floating point.
+        weight: [D] in x's dtype, or in float32 where that has 16 bits; None for ones.
+        bias: [D] like weight, or None for zeros.
+        eps: added to the variance (the biased one, over D).
+
+    Returns:
+        [..., D] in x's dtype; in float32 under autocast on a GPU, as PyTorch's own. 16 bits are computed in float32.
+
+    Raises:
+        TypeError: an argument is not a floating-point tensor, or dtypes differ.
+        ValueError: shapes or devices do not fit.
+
+    Source: Ba et al. 2016, eqs. 3 and 4; ``README.md`` derives the second derivatives.
+    """
+    check_floating("x", x)
+    dtype = torch.float32 if is_16_bit(x) and x.device.type != "cpu" and autocasts(x.device) else x.dtype
+    x, weight, bias = float32_where_mixed(x, weight, bias)
+    if x.dim() == 0:
+        raise ValueError("x: shape (), expected at least one axis [..., features]")
+    width = x.shape[-1]
+    for name, tensor in (("weight", weight), ("bias", bias)):
+        check_like(name, tensor, x, (width,))
+    rows = x.reshape(1, -1, width) if width else x.reshape(1, 0, 0)
+    y = layer_norm_operator(rows, *(None if t is None else t.view(1, 1, width) for t in (weight, bias)), float(eps))
+    return y.view(x.shape).to(dtype)
