@@ -1,6 +1,6 @@
 """Fused operators of vision networks with every derivative: reverse, forward, and both over both.
 
-``attention`` is the first of them. Which implementation runs is decided by the tensors' device
+Which implementation runs is decided by the tensors' device
 (``available_backends``) and can be overridden (``use_backend``).
 """
 
