@@ -63,7 +63,7 @@ def define(
     """Register ``alternet::<schema>`` and return the op.
 
     Args:
-        schema: PyTorch's schema language; the op returns a tuple of tensors.
+        schema: PyTorch's schema language, ending in ``-> (Tensor, ...)``; ``define``'s result returns a tuple.
         kernel: computes it on real tensors, opaque to every transform.
         fake: shapes and dtypes of the results on fake tensors.
         vmap: the batching rule, as ``torch.library.register_vmap`` takes it.
@@ -74,17 +74,31 @@ def define(
     name = schema.split("(")[0]
     _LIBRARY.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
     op = getattr(torch.ops.alternet, name).default
+    autograd = _autograd_kernel(op, name, rules, plain)
+    single = schema.endswith("-> (Tensor)")  # PyTorch passes a single result bare, here everything is a tuple
+    if single:
+        kernel, fake, autograd = _first(kernel), _first(fake), _first(autograd)
     _LIBRARY.impl(name, kernel, "CompositeExplicitAutograd")
     torch.library.register_fake(f"alternet::{name}", fake, lib=_LIBRARY)
-    torch.library.register_vmap(f"alternet::{name}", vmap, lib=_LIBRARY)
-    _LIBRARY.impl(name, _autograd_kernel(op, name, rules, plain), "Autograd", with_keyset=True)
-    return op
+    torch.library.register_vmap(f"alternet::{name}", _firsts(vmap) if single else vmap, lib=_LIBRARY)
+    _LIBRARY.impl(name, autograd, "Autograd", with_keyset=True)
+    return (lambda *args: (op(*args),)) if single else op
+
+
+def _first(f: Callable[..., tuple]) -> Callable[..., Any]:
+    return lambda *args: f(*args)[0]
+
+
+def _firsts(vmap: Callable[..., tuple]) -> Callable[..., tuple]:
+    """A batching rule's results, and where their mapped axes lie: the first of both."""
+    return lambda *args: tuple(part[0] for part in vmap(*args))
 
 
 def _autograd_kernel(op: Any, name: str, rules: Rules | None, plain: Callable[..., tuple]) -> Callable[..., tuple]:
     def below(keyset, *args):
         with _AutoDispatchBelowAutograd():
-            return op.redispatch(keyset & _after_autograd_keyset, *args)
+            results = op.redispatch(keyset & _after_autograd_keyset, *args)
+        return (results,) if isinstance(results, torch.Tensor) else results
 
     rule = None if rules is None else _rule(name, rules, below)
 

@@ -55,6 +55,8 @@ class Signature:
         fake: shapes of the results, ``fake(*x, **parameters) -> (y, *r)`` on fake tensors.
         batch_shapes: shapes of x once every input has the whole batch as its axis 0 (a broadcast bias, say), so that
             ``vmap`` can fold one more axis into it. y and r always have it there.
+        constants: names of those of x that nothing is differentiated by (class indices, say, which no derivative can
+            reach): asking for one is an error.
     """
 
     name: str
@@ -64,6 +66,7 @@ class Signature:
     parameters: tuple[tuple[str, str], ...]
     fake: Callable[..., tuple[Tensor, ...]]
     batch_shapes: Callable[[Sequence[torch.Size | None]], Sequence[torch.Size | None]]
+    constants: tuple[str, ...] = ()
 
 
 class Operator:
@@ -150,7 +153,17 @@ class _Map:
         if self.returns_gradients:
             fields["needs"] = tuple(args[start])
             start += 1
-        return _Arguments(rest=tuple(args[start:]), **fields)
+        a = _Arguments(rest=tuple(args[start:]), **fields)
+        self._refuse_constants(a)
+        return a
+
+    def _refuse_constants(self, a: _Arguments) -> None:
+        for name in self.signature.constants:
+            i = self.signature.inputs.index(name)
+            if (a.needs and a.needs[i]) or (a.t_x and a.t_x[i] is not None):
+                raise NotImplementedError(
+                    f"alternet: {self.signature.name} has no derivative with respect to {name}; detach it"
+                )
 
     def save(self, ctx: Any, args: tuple, results: tuple) -> None:
         a = self.parse(args)
@@ -318,7 +331,8 @@ class _BackwardTangent(_Map):
         """A third derivative: PyTorch's own, of ``plain``. Only here, for a graph is often made and never used."""
         a, _ = self.saved(ctx)
         follows = [group in ("yr", "t_yr") for group, size in self.sizes for _ in range(size)]  # y, r, y', r': of x, x'
-        where = [i for i, t in enumerate(a.tensors) if t is not None and not follows[i]]
+        constants = {self.signature.inputs.index(name) for name in self.signature.constants}
+        where = [i for i, t in enumerate(a.tensors) if t is not None and not follows[i] and i not in constants]
         outputs = [i for i, (need, t) in enumerate(zip(a.needs, u, strict=True)) if need and t is not None]
 
         def plain(*given: Tensor) -> tuple[Tensor, ...]:

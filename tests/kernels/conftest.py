@@ -25,12 +25,13 @@ class Case:
 
     module: Any
     x: tuple[Tensor, ...]
-    where: tuple[int, ...]  # which inputs the tensors of x are; the others are None
+    where: tuple[int, ...]  # which inputs the tensors of x are; the others are None or constants
     parameters: dict[str, Any]
+    constants: dict[int, Tensor]  # inputs that the operator is not differentiated by
 
     def _all(self, given: tuple[Tensor, ...]) -> list[Tensor | None]:
         full: list[Tensor | None] = [None] * len(self.module.operator.signature.inputs)
-        for i, tensor in zip(self.where, given, strict=True):
+        for i, tensor in (*self.constants.items(), *zip(self.where, given, strict=True)):
             full[i] = tensor
         return full
 
@@ -49,8 +50,11 @@ class Case:
 def load(operator: str, name: str) -> Case:
     module = importlib.import_module(f"alternet.kernels.{operator}.cases")
     given, parameters = module.CASES[name]
-    where = tuple(i for i, t in enumerate(given) if t is not None)
-    return Case(module, tuple(given[i] for i in where), where, parameters)
+    signature = module.operator.signature
+    fixed = [signature.inputs.index(name) for name in signature.constants]
+    where = tuple(i for i, t in enumerate(given) if t is not None and i not in fixed)
+    constants = {i: given[i] for i in fixed if given[i] is not None}
+    return Case(module, tuple(given[i] for i in where), where, parameters, constants)
 
 
 def _names() -> list[tuple[str, str]]:
