@@ -28,6 +28,11 @@ def filled(a: Tensor | None, like: Tensor, count: int) -> Tensor:
     return like.new_zeros((count, *like.shape)) if a is None else a
 
 
+def summed_to(a: Tensor, *shape: int) -> Tensor:
+    """The sum over what a tensor of this shape broadcasts; never a itself, as maps return fresh tensors."""
+    return a.sum_to_size(*shape).clone()
+
+
 def count(*tangents: Tensor | None) -> int:
     """The number T of tangents."""
     return next(t.shape[0] for t in tangents if t is not None)

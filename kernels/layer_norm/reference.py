@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..missing import count, filled, plus, times, widen
+from ..missing import count, filled, plus, summed_to, times, widen
 
 
 def forward(x, weight, bias, *, eps: float) -> tuple[Tensor, Tensor, Tensor]:
@@ -47,8 +47,8 @@ def backward(x, weight, bias, y, mean, rstd, grad, *, eps: float, needs):
     wide, w, g = widen(x, weight, grad)
     normal = _normal(wide, mean, rstd)
     d_x = rstd[..., None] * _centred(_scaled(g, w), normal) if needs[0] else None
-    d_weight = (g * normal).sum_to_size(weight.shape) if needs[1] else None
-    d_bias = g.sum_to_size(bias.shape) if needs[2] else None
+    d_weight = summed_to(g * normal, *weight.shape) if needs[1] else None
+    d_bias = summed_to(g, *bias.shape) if needs[2] else None
     return tuple(None if d is None else d.to(x.dtype) for d in (d_x, d_weight, d_bias))
 
 
@@ -72,9 +72,9 @@ def backward_tangent(
             d_x = plus(d_x, rstd[..., None] * moved + t_rstd[..., None] * _centred(a, normal))
         d_x = filled(d_x, wide, T)
     if needs[1]:
-        d_weight = filled(plus(times(t_g, normal), times(g, t_normal)), wide, T).sum_to_size(T, *weight.shape)
+        d_weight = summed_to(filled(plus(times(t_g, normal), times(g, t_normal)), wide, T), T, *weight.shape)
     if needs[2]:
-        d_bias = filled(t_g, wide, T).sum_to_size(T, *bias.shape)
+        d_bias = summed_to(filled(t_g, wide, T), T, *bias.shape)
     return tuple(None if d is None else d.to(x.dtype) for d in (d_x, d_weight, d_bias))
 
 
