@@ -10,9 +10,24 @@ if __name__ != "alternet.kernels":
         "(the bare name `kernels` belongs to another package on PyPI)"
     )
 
+from .activation import gelu, relu
 from .attention import attention
 from .backends import available_backends, use_backend
 from .feature_spectrum import SpectrumAccumulator, feature_spectrum
 from .frequency_noise import frequency_noise
 from .interception import second_order, second_order_model
 from .layer_norm import layer_norm
+
+__all__ = [
+    "SpectrumAccumulator",
+    "attention",
+    "available_backends",
+    "feature_spectrum",
+    "frequency_noise",
+    "gelu",
+    "layer_norm",
+    "relu",
+    "second_order",
+    "second_order_model",
+    "use_backend",
+]

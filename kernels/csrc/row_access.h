@@ -41,9 +41,12 @@ class RowReader {
     if (!from && !scratch.counts()) std::fill_n(buffer_, columns, absent);
   }
 
-  const Real* row(int64_t t, int64_t b, int64_t i) const {
+  const Real* row(int64_t t, int64_t b, int64_t i) const { return row(t, b, i, columns_); }
+
+  /// The first `columns` of a row, where it has no more.
+  const Real* row(int64_t t, int64_t b, int64_t i, int64_t columns) const {
     if (direct_) return reinterpret_cast<const Real*>(from_.at(t, b, i));
-    if (from_) widen(buffer_, from_.at(t, b, i), from_.type, 1, columns_);
+    if (from_) widen(buffer_, from_.at(t, b, i), from_.type, 1, columns);
     return buffer_;
   }
 
@@ -67,8 +70,10 @@ class RowWriter {
     return direct_ ? reinterpret_cast<Real*>(to_.at(t, b, i)) : buffer_;
   }
 
-  void finish(int64_t t, int64_t b, int64_t i) const {
-    if (to_ && !direct_) write_row(buffer_, columns_, Real(1), to_.at(t, b, i), to_.type, false);
+  void finish(int64_t t, int64_t b, int64_t i) const { finish(t, b, i, columns_); }
+
+  void finish(int64_t t, int64_t b, int64_t i, int64_t columns) const {
+    if (to_ && !direct_) write_row(buffer_, columns, Real(1), to_.at(t, b, i), to_.type, false);
   }
 
  private:

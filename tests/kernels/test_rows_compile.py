@@ -16,7 +16,7 @@ import triton
 from alternet.kernels.attention import triton_static
 from alternet.kernels.attention.triton_launch import record
 
-OPERATORS = ["layer_norm"]
+OPERATORS = ["layer_norm", "activation"]
 FAST = [("sm_90", torch.float32), ("gfx942", torch.bfloat16)]
 SLOW = [(target, torch.float32) for target in ("sm_80", "sm_100", "gfx942")]
 
@@ -27,7 +27,7 @@ def launches(operator: str, target: str, dtype: torch.dtype) -> list:
     maps, reference, cases = (importlib.import_module(f"{folder}.{name}") for name in ("triton", "reference", "cases"))
     parameters = next(iter(cases.CASES.values()))[1]
     x = [None if t is None else t.to("meta") for t in cases.inputs(1, 4096, 768, dtype=dtype)]
-    constants = getattr(cases.operator.signature, "constants", ())
+    constants = cases.operator.signature.constants
     needs = tuple(t is not None and n not in constants for n, t in zip(cases.operator.signature.inputs, x, strict=True))
 
     def tangents(tensors):

@@ -1,0 +1,4 @@
+#include "activation/problem.h"
+
+#define ALTERNET_KERNELS "activation/kernels.h"
+#include "csrc/compile_avx2.h"
