@@ -1,7 +1,7 @@
 """The specification: the four maps of activations in plain PyTorch.
 
-y = φ(u), u = x + bias, with φ by ``kind``; x [B, N, D], bias [B | 1, 1, D] or None. float16 and bfloat16 are computed in
-float32. README.md of this folder has φ, φ' and φ''.
+y = φ(u), u = x + bias, with φ by ``kind``; x [B, N, D], bias [B | 1, 1, D] or None. float16 and bfloat16 are
+computed in float32. README.md of this folder has φ, φ' and φ''.
 
 Everything here is a differentiable composition (nothing in place, no data-dependent branch), so PyTorch can take the
 derivatives that the four maps do not give.
