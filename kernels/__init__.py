@@ -13,6 +13,7 @@ if __name__ != "alternet.kernels":
 from .activation import gelu, relu
 from .attention import attention
 from .backends import available_backends, use_backend
+from .cross_entropy import cross_entropy
 from .feature_spectrum import SpectrumAccumulator, feature_spectrum
 from .frequency_noise import frequency_noise
 from .interception import second_order, second_order_model
@@ -22,6 +23,7 @@ __all__ = [
     "SpectrumAccumulator",
     "attention",
     "available_backends",
+    "cross_entropy",
     "feature_spectrum",
     "frequency_noise",
     "gelu",

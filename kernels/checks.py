@@ -20,7 +20,7 @@ def check_floating(name: str, tensor: object) -> None:
         raise TypeError(f"{name}: dtype {tensor.dtype}, expected one of float16, bfloat16, float32, float64")
 
 
-def check_like(name: str, tensor: object, x: Tensor, shape: tuple[int, ...]) -> None:
+def check_like(name: str, tensor: object, x: Tensor, shape: tuple[int, ...], x_name: str = "x") -> None:
     """``tensor`` is None, or goes with x: its dtype, its device, and this shape.
 
     Raises:
@@ -32,9 +32,9 @@ def check_like(name: str, tensor: object, x: Tensor, shape: tuple[int, ...]) -> 
     if not isinstance(tensor, Tensor):
         raise TypeError(f"{name}: expected a tensor, got {type(tensor).__name__}")
     if tensor.dtype != x.dtype:
-        raise TypeError(f"{name}: dtype {tensor.dtype}, expected x's dtype {x.dtype}")
+        raise TypeError(f"{name}: dtype {tensor.dtype}, expected {x_name}'s dtype {x.dtype}")
     if tensor.device != x.device:
-        raise ValueError(f"{name}: is on {tensor.device}, expected x's device {x.device}")
+        raise ValueError(f"{name}: is on {tensor.device}, expected {x_name}'s device {x.device}")
     if tensor.shape != shape:
         raise ValueError(f"{name}: shape {tuple(tensor.shape)}, expected {tuple(shape)}")
 

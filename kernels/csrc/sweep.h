@@ -19,8 +19,8 @@ struct WholeVector {
   ALTERNET_INLINE Vector<Real> load(const Real* row) const { return alternet::ALTERNET_ISA::load(row + column); }
   ALTERNET_INLINE void store(Real* row, Vector<Real> v) const { alternet::ALTERNET_ISA::store(row + column, v); }
   ALTERNET_INLINE void add(Real* row, Vector<Real> v) const { store(row, load(row) + v); }
-  /// v where there are columns and 0 elsewhere.
-  ALTERNET_INLINE Vector<Real> only(Vector<Real> v) const { return v; }
+  /// v where there are columns, `otherwise` elsewhere.
+  ALTERNET_INLINE Vector<Real> only(Vector<Real> v, Real = 0) const { return v; }
 };
 
 /// The last columns, fewer than a vector. `load` gives 0 beyond them.
@@ -35,7 +35,9 @@ struct LastColumns {
   }
   ALTERNET_INLINE void store(Real* row, Vector<Real> v) const { std::memcpy(row + column, &v, count * sizeof(Real)); }
   ALTERNET_INLINE void add(Real* row, Vector<Real> v) const { store(row, load(row) + v); }
-  ALTERNET_INLINE Vector<Real> only(Vector<Real> v) const { return where<Real>(first_lanes<Real>(count), v, Vector<Real>{}); }
+  ALTERNET_INLINE Vector<Real> only(Vector<Real> v, Real otherwise = 0) const {
+    return where<Real>(first_lanes<Real>(count), v, splat(otherwise));
+  }
 };
 
 template <typename Real, typename Body>

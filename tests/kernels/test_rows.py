@@ -46,6 +46,13 @@ SIZES = {
         {"batch": 3, "rows": 5, "width": 709, "bias": None},
         {"batch": 1, "rows": MANY, "width": 16},
     ],
+    "cross_entropy": [
+        {"batch": 1, "rows": 1, "width": 1},
+        {"batch": 1, "rows": 70, "width": 37},
+        {"batch": 2, "rows": 19, "width": 64, "soft": True},
+        {"batch": 3, "rows": 5, "width": 1030},
+        {"batch": 1, "rows": 4, "width": 2100, "soft": True},
+    ],
 }
 FIRST = {operator: _cases(operator).CASES for operator in SIZES}
 WORKS = [(operator, i) for operator in SIZES for i in range(len(SIZES[operator]))]

@@ -1,0 +1,114 @@
+"""Softmax cross-entropy with classes or probabilities as targets, and every derivative of it.
+
+``reference.py`` is the specification, ``triton.py`` and ``cpu.py`` its kernels, ``README.md`` the derivation.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from ..checks import autocasts, check_floating, check_like, is_16_bit
+from .operator import cross_entropy_operator
+
+
+def cross_entropy(
+    logits: Tensor,
+    target: Tensor,
+    *,
+    label_smoothing: float = 0.0,
+    reduction: Literal["none", "mean", "sum"] = "mean",
+    ignore_index: int = -100,
+    weight: Tensor | None = None,
+) -> Tensor:
+    """-Σ q log softmax(logits) over classes, q the smoothed target; differentiable to any order in logits and target.
+
+    As ``torch.nn.functional.cross_entropy`` of logits with two axes.
+
+    Args:
+        logits: [N, C], floating point.
+        target: int64 [N], the class of each row; or [N, C] in logits' dtype, probabilities of the classes.
+        label_smoothing: ε of q = (1 - ε) target + ε / C, from 0 to 1.
+        reduction: "none": the loss [N] of every row; "sum"; "mean": divided by the number of rows, or with classes by
+            the sum of the weights of those that are not ignored.
+        ignore_index: rows of this class have loss 0. With probabilities it has no meaning.
+        weight: [C] in logits' dtype, multiplies q by class; with classes it is a constant.
+
+    Returns:
+        The loss in logits' dtype, float32 under autocast. 16-bit logits are computed in float32.
+
+    Raises:
+        TypeError: logits is not a floating-point tensor; target is neither int64 nor of logits' dtype.
+        ValueError: shapes or devices do not fit, ``reduction`` is another word, ``label_smoothing`` is out of range.
+        RuntimeError: a class is out of range (on a CPU; the kernels on a GPU do not look).
+        NotImplementedError: a derivative with respect to ``weight`` is asked for with classes as targets.
+
+    Source: Szegedy et al. 2016 for the smoothing; ``README.md`` derives the second derivatives.
+    """
+    if isinstance(logits, Tensor) and is_16_bit(logits) and autocasts(logits.device):
+        logits, target, weight = logits.float(), _as_float32(target), _as_float32(weight)
+    _check(logits, target, label_smoothing, reduction, weight)
+    smoothing = float(label_smoothing)
+    if target.is_floating_point():
+        losses = _of_probabilities(logits, target, smoothing, weight)
+        divisor = None
+    else:
+        losses, divisor = _of_classes(logits, target, smoothing, weight, int(ignore_index))
+    if reduction == "none":
+        return losses.to(logits.dtype)
+    total = losses.sum()
+    if reduction == "mean":
+        total = total / (logits.shape[0] if divisor is None else divisor)
+    return total.to(logits.dtype)
+
+
+def _of_probabilities(logits: Tensor, target: Tensor, smoothing: float, weight: Tensor | None) -> Tensor:
+    if weight is not None:  # q need not be normalised
+        target, smoothing = weight * ((1 - smoothing) * target + smoothing / logits.shape[1]), 0.0
+    return cross_entropy_operator(logits[None], target[None], None, smoothing, -1)[0]
+
+
+def _of_classes(
+    logits: Tensor, target: Tensor, smoothing: float, weight: Tensor | None, ignore_index: int
+) -> tuple[Tensor, Tensor]:
+    """The losses of rows, and what their mean divides by."""
+    valid = target != ignore_index
+    if weight is None:
+        losses = cross_entropy_operator(logits[None], None, target[None], smoothing, ignore_index)[0]
+        return losses, valid.sum()
+    if weight.requires_grad:
+        raise NotImplementedError("weight: has no derivative with classes as targets, as in PyTorch; detach it")
+    weights = torch.where(valid, weight[torch.where(valid, target, 0)], 0.0)
+    if smoothing == 0.0:
+        losses = cross_entropy_operator(logits[None], None, target[None], 0.0, ignore_index)[0] * weights
+    else:
+        classes = torch.arange(logits.shape[1], device=logits.device)
+        q = (1 - smoothing) * (target[:, None] == classes).to(weight.dtype) + smoothing / logits.shape[1]
+        losses = cross_entropy_operator(logits[None], (weight * q * valid[:, None])[None], None, 0.0, -1)[0]
+    return losses, weights.sum()
+
+
+def _as_float32(tensor: Tensor | None) -> Tensor | None:
+    return tensor.float() if is_16_bit(tensor) else tensor  # type: ignore[union-attr]
+
+
+def _check(logits: Tensor, target: Tensor, label_smoothing: float, reduction: str, weight: Tensor | None) -> None:
+    check_floating("logits", logits)
+    if logits.dim() != 2:
+        raise ValueError(f"logits: shape {tuple(logits.shape)}, expected two axes [N, C]")
+    if not isinstance(target, Tensor):
+        raise TypeError(f"target: expected a tensor, got {type(target).__name__}")
+    if target.dtype not in (torch.int64, logits.dtype):
+        raise TypeError(f"target: dtype {target.dtype}, expected int64 classes or logits' dtype {logits.dtype}")
+    expected = logits.shape if target.is_floating_point() else logits.shape[:1]
+    if target.shape != expected:
+        raise ValueError(f"target: shape {tuple(target.shape)}, expected {tuple(expected)} with {target.dtype}")
+    if target.device != logits.device:
+        raise ValueError(f"target: is on {target.device}, expected logits' device {logits.device}")
+    if reduction not in ("none", "mean", "sum"):
+        raise ValueError(f"reduction: {reduction!r}, expected 'none', 'mean' or 'sum'")
+    if not 0.0 <= label_smoothing <= 1.0:
+        raise ValueError(f"label_smoothing: {label_smoothing}, expected 0 to 1")
+    check_like("weight", weight, logits, (logits.shape[1],), "logits")

@@ -1,0 +1,37 @@
+"""Cross-entropy as an operator of the library: its signature; the checks of the arguments are in ``__init__``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ..second_order import Operator, Signature
+
+
+def _fake(
+    logits: Tensor, target: Tensor | None, index: Tensor | None, *, label_smoothing: float, ignore_index: int
+) -> tuple[Tensor, Tensor]:
+    """loss and lse [B, N] in the arithmetic dtype."""
+    dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
+    return logits.new_empty(logits.shape[:-1], dtype=dtype), logits.new_empty(logits.shape[:-1], dtype=dtype)
+
+
+def _batch_shapes(shapes: Sequence[torch.Size | None]) -> Sequence[torch.Size | None]:
+    """Every input has the whole batch."""
+    return shapes
+
+
+cross_entropy_operator = Operator(
+    Signature(
+        name="cross_entropy",
+        inputs=("logits", "target", "index"),
+        optional=2,
+        residuals=("lse",),
+        parameters=(("float", "label_smoothing"), ("int", "ignore_index")),
+        fake=_fake,
+        batch_shapes=_batch_shapes,
+        constants=("index",),
+    )
+)
