@@ -31,7 +31,7 @@ VARIANTS = ("plain", "bias, causal", "table, neighbours")
 # KiB that one program can have.
 SHARED_MEMORY = {"sm_80": 163, "sm_90": 227, "sm_100": 227, "gfx942": 64}
 
-_POINTERS = {torch.float16: "*fp16", torch.bfloat16: "*bf16", torch.float32: "*fp32"}
+_POINTERS = {torch.float16: "*fp16", torch.bfloat16: "*bf16", torch.float32: "*fp32", torch.int64: "*i64"}
 _MATRIX_INSTRUCTION = {"sm": r"\b(?:HMMA|HGMMA|UTC\w*MMA)\b", "gf": r"\bv_mfma_"}
 
 

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -90,8 +90,8 @@ def _of_classes(
     return losses, weights.sum()
 
 
-def _as_float32(tensor: Tensor | None) -> Tensor | None:
-    return tensor.float() if is_16_bit(tensor) else tensor  # type: ignore[union-attr]
+def _as_float32(tensor: Any) -> Any:
+    return tensor.float() if is_16_bit(tensor) else tensor
 
 
 def _check(logits: Tensor, target: Tensor, label_smoothing: float, reduction: str, weight: Tensor | None) -> None:

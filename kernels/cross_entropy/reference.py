@@ -2,8 +2,8 @@
 
 loss = Σ q (lse - z) over the classes of a row of logits z, q = (1 - ε) target + ε / C with the label smoothing ε
 (README.md of this folder derives the other three maps). logits [B, N, C] and either target [B, N, C], any weights of
-the classes, or index [B, N], one class each; rows whose index is ``ignore_index`` have loss and derivatives 0. loss and lse
-are [B, N] in the arithmetic dtype: float32 for float16 and bfloat16.
+the classes, or index [B, N], one class each; rows whose index is ``ignore_index`` have loss and derivatives 0. loss
+and lse are [B, N] in the arithmetic dtype: float32 for float16 and bfloat16.
 
 Everything here is a differentiable composition (nothing in place, no data-dependent branch), so PyTorch can take the
 derivatives that the four maps do not give.
@@ -26,7 +26,7 @@ def forward(logits, target, index, *, label_smoothing: float, ignore_index: int)
 
 def tangent(
     logits, target, index, loss, lse, t_logits, t_target, t_index, *, label_smoothing: float, ignore_index: int
-):
+) -> tuple[Tensor, Tensor]:
     """Returns t_loss and t_lse [T, B, N]."""
     z, t, t_z, t_t = widen(logits, target, t_logits, t_target)
     T = count(t_logits, t_target)
@@ -79,6 +79,7 @@ def backward_tangent(
 def _expectation(v: Tensor, target: Tensor | None, index: Tensor | None, smoothing: float, ignore_index: int) -> Tensor:
     """Σ q v over classes; v [..., B, N, C]. An index leaves classes of weight 0 out, whose v may be infinite."""
     if index is None:
+        assert target is not None
         return (((1 - smoothing) * target + smoothing / v.shape[-1]) * v).sum(-1)
     valid = index != ignore_index
     at = torch.where(valid, index, 0)[..., None].expand(*v.shape[:-1], 1)
@@ -90,8 +91,8 @@ def _expectation(v: Tensor, target: Tensor | None, index: Tensor | None, smoothi
 
 def _weights(z: Tensor, target: Tensor | None, index: Tensor | None, smoothing: float, ignore_index: int) -> Tensor:
     """q [B, N, C]."""
-    if index is not None:
-        classes = torch.arange(z.shape[-1], device=z.device)
-        target = (index[..., None] == classes).to(z.dtype)
-    q = (1 - smoothing) * target + smoothing / z.shape[-1]
-    return q if index is None else q * (index != ignore_index)[..., None].to(z.dtype)
+    if index is None:
+        assert target is not None
+        return (1 - smoothing) * target + smoothing / z.shape[-1]
+    at_index = (index[..., None] == torch.arange(z.shape[-1], device=z.device)).to(z.dtype)
+    return ((1 - smoothing) * at_index + smoothing / z.shape[-1]) * (index != ignore_index)[..., None].to(z.dtype)
