@@ -35,6 +35,6 @@ def inputs(
 # name -> (inputs, parameters), float64 and small: the transform matrix runs on each of them
 CASES = {
     "index": (inputs(2, 3, 4), {"label_smoothing": 0.0, "ignore_index": -1}),
-    "soft, smoothed": (inputs(2, 3, 4, True), {"label_smoothing": 0.2, "ignore_index": -100}),
+    "soft, smoothed": (inputs(2, 3, 4, True), {"label_smoothing": 0.2, "ignore_index": -1}),
     "index, smoothed": (inputs(1, 3, 5, seed=1), {"label_smoothing": 0.1, "ignore_index": -1}),
 }

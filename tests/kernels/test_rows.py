@@ -53,6 +53,13 @@ SIZES = {
         {"batch": 3, "rows": 5, "width": 1030},
         {"batch": 1, "rows": 4, "width": 2100, "soft": True},
     ],
+    "batch_norm": [
+        {"batch": 1, "rows": 2, "width": 3, "channels": 1},
+        {"batch": 1, "rows": 5, "width": 37, "channels": 4},
+        {"batch": 2, "rows": 3, "width": 16, "groups": 2},
+        {"batch": 3, "rows": 2, "width": 9, "constant": True},
+        {"batch": 1, "rows": MANY // 10, "width": 50, "affine": False},
+    ],
 }
 FIRST = {operator: _cases(operator).CASES for operator in SIZES}
 WORKS = [(operator, i) for operator in SIZES for i in range(len(SIZES[operator]))]

@@ -16,7 +16,7 @@ import triton
 from alternet.kernels.attention import triton_static
 from alternet.kernels.attention.triton_launch import record
 
-OPERATORS = ["layer_norm", "activation", "cross_entropy"]
+OPERATORS = ["layer_norm", "activation", "cross_entropy", "batch_norm"]
 FAST = [("sm_90", torch.float32), ("gfx942", torch.bfloat16)]
 SLOW = [(target, torch.float32) for target in ("sm_80", "sm_100", "gfx942")]
 
