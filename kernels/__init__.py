@@ -13,6 +13,7 @@ if __name__ != "alternet.kernels":
 from .activation import gelu, relu
 from .attention import attention
 from .backends import available_backends, use_backend
+from .batch_norm import batch_norm
 from .cross_entropy import cross_entropy
 from .feature_spectrum import SpectrumAccumulator, feature_spectrum
 from .frequency_noise import frequency_noise
@@ -23,6 +24,7 @@ __all__ = [
     "SpectrumAccumulator",
     "attention",
     "available_backends",
+    "batch_norm",
     "cross_entropy",
     "feature_spectrum",
     "frequency_noise",

@@ -27,6 +27,8 @@ try:
         _are_functorch_transforms_active,
         _AutoDispatchBelowAutograd,
     )
+    from torch._C._functorch import get_unwrapped, is_batchedtensor, is_gradtrackingtensor
+    from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
     from torch._functorch.utils import enable_single_level_autograd_function
     from torch.autograd.forward_ad import _set_fwd_grad_enabled
     from torch.autograd.function import _SingleLevelFunction
@@ -174,3 +176,28 @@ class _Primals:
 def _every_grad_mode() -> Iterator[None]:
     with torch.enable_grad(), _set_fwd_grad_enabled(True):
         yield
+
+
+@contextmanager
+def outside_transforms() -> Iterator[None]:
+    """No transform sees what happens inside: for side effects (running statistics) on ``plain_value``s."""
+    with torch.no_grad(), temporarily_clear_interpreter_stack():
+        yield
+
+
+def plain_value(tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor without what ``grad`` and ``jvp`` wrapped round it, and without a tangent.
+
+    Raises:
+        RuntimeError: it holds an axis of ``vmap``, so that there are many values.
+    """
+    while is_gradtrackingtensor(tensor):
+        tensor = get_unwrapped(tensor)
+    if is_batchedtensor(tensor):
+        raise RuntimeError(
+            "batch_norm: under vmap over x there are many batches, and one pair of running statistics to update; "
+            "pass running_mean=None, running_var=None"
+        )
+    return (
+        forward_ad.unpack_dual(tensor, level=0).primal.detach() if forward_ad._current_level >= 0 else tensor.detach()
+    )
