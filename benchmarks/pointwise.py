@@ -18,6 +18,7 @@ from torch.func import jvp, vjp
 from alternet import kernels
 
 Function = Callable[..., Tensor]
+Tensors = tuple[Tensor, ...]
 
 IMPLEMENTATIONS = ("alternet", "eager")
 
@@ -55,34 +56,31 @@ WORKLOADS: dict[str, tuple[Callable[[str], Function], tuple[tuple[int, ...], ...
 }
 
 
-def forward(f: Function, x: tuple[Tensor, ...], t: tuple[Tensor, ...]) -> object:
+def forward(f: Function, x: Tensors, t: Tensors, g: Tensor) -> object:
     with torch.no_grad():
         return f(*x)
 
 
-def forward_backward(f: Function, x: tuple[Tensor, ...], t: tuple[Tensor, ...]) -> object:
+def forward_backward(f: Function, x: Tensors, t: Tensors, g: Tensor) -> object:
     leaves = [tensor.detach().requires_grad_() for tensor in x]
-    y = f(*leaves)
-    return torch.autograd.grad(y, leaves, torch.ones_like(y))
+    return torch.autograd.grad(f(*leaves), leaves, g)
 
 
-def double_backward(f: Function, x: tuple[Tensor, ...], t: tuple[Tensor, ...]) -> object:
+def double_backward(f: Function, x: Tensors, t: Tensors, g: Tensor) -> object:
     """A Hessian-vector product as PyHessian and most others take it: gradient with a graph, then its gradient."""
     leaves = [tensor.detach().requires_grad_() for tensor in x]
-    y = f(*leaves)
-    cotangent = torch.ones_like(y, requires_grad=True)
-    first = torch.autograd.grad(y, leaves, cotangent, create_graph=True)
-    return torch.autograd.grad(first, [*leaves, cotangent], t)
+    cotangent = g.detach().requires_grad_()
+    first = torch.autograd.grad(f(*leaves), leaves, cotangent, create_graph=True)
+    return torch.autograd.grad(first, [*leaves, cotangent], t, allow_unused=True)
 
 
-def jvp_grad(f: Function, x: tuple[Tensor, ...], t: tuple[Tensor, ...]) -> object:
+def jvp_grad(f: Function, x: Tensors, t: Tensors, g: Tensor) -> object:
     """A Hessian-vector product by forward over reverse: the gradient, along tangents of inputs and cotangent."""
-    cotangent = torch.ones_like(f(*x))
 
-    def gradients(*both: Tensor) -> tuple[Tensor, ...]:
+    def gradients(*both: Tensor) -> Tensors:
         return vjp(f, *both[:-1])[1](both[-1])
 
-    return jvp(gradients, (*x, cotangent), (*t, cotangent))
+    return jvp(gradients, (*x, g), (*t, g))
 
 
 TASKS = {
@@ -107,7 +105,8 @@ class Cell:
         generator = torch.Generator().manual_seed(0)
         x, t = (tuple(torch.randn(s, generator=generator) for s in shapes) for _ in range(2))
         f = make(self.implementation)
-        return lambda: TASKS[self.task](f, x, t)
+        g = torch.ones_like(f(*x))
+        return lambda: TASKS[self.task](f, x, t, g)
 
 
 def cells() -> list[Cell]:

@@ -29,8 +29,8 @@ def batch_norm(
 ) -> Tensor:
     """act((x - mean) / sqrt(var + eps) · weight + bias) by channel, differentiable to any order in x, weight and bias.
 
-    As ``torch.nn.functional.batch_norm`` followed by the activation. In training mean and var are those of the batch, and
-    their derivatives are part of every derivative; otherwise they are the running statistics, which are constants.
+    As ``torch.nn.functional.batch_norm`` followed by the activation. In training mean and var are those of the batch,
+    and their derivatives are part of every derivative; otherwise they are the running statistics, which are constants.
 
     Args:
         x: [B, C, ...], floating point.
@@ -61,12 +61,13 @@ def batch_norm(
     # [G, B, C, S]; two axes have no S: the batch lies along it
     grouped = x.t().reshape(1, 1, channels, -1) if x.dim() == 2 else x.flatten(2)[None]
     shared = [None if t is None else t.view(1, 1, channels, 1) for t in (weight, bias)]
-    statistics = (None, None) if training else _constants(running_mean, running_var, x.dtype, eps)
+    running = None if running_mean is None or running_var is None else (running_mean, running_var)
+    statistics = (None, None) if training or running is None else _constants(*running, x.dtype, eps)
     y, mean, rstd = batch_norm_operator.forward(
         grouped, *shared, *statistics, float(eps), activation or "none", backends.chosen()
     )
-    if training and running_mean is not None:
-        _update(running_mean, running_var, mean, rstd, x.numel() // channels, momentum, eps)
+    if training and running is not None:
+        _update((*running, mean, rstd), x.numel() // channels, momentum, eps)
     return (y.view(channels, -1).t().contiguous() if x.dim() == 2 else y.view(x.shape)).to(dtype)
 
 
@@ -77,22 +78,19 @@ def _constants(running_mean: Tensor, running_var: Tensor, dtype: torch.dtype, ep
     return mean.view(1, 1, -1, 1), (var + eps).rsqrt().view(1, 1, -1, 1)
 
 
-def _update(
-    running_mean: Tensor, running_var: Tensor, mean: Tensor, rstd: Tensor, count: int, momentum: float, eps: float
-) -> None:
-    """Moves the running statistics towards those of the batch, mean and rstd [1, C]."""
+def _update(statistics: tuple[Tensor, ...], count: int, momentum: float, eps: float) -> None:
+    """Moves running_mean and running_var [C] towards mean and rstd [1, C] of the batch, outside of every transform."""
     if torch.compiler.is_compiling():
         with torch.no_grad():
-            _move(running_mean, running_var, mean, rstd, count, momentum, eps)
+            _move(statistics, count, momentum, eps)
         return
-    values = [plain_value(t) for t in (running_mean, running_var, mean, rstd)]
+    values = tuple(plain_value(t) for t in statistics)
     with outside_transforms():
-        _move(*values, count, momentum, eps)
+        _move(values, count, momentum, eps)
 
 
-def _move(
-    running_mean: Tensor, running_var: Tensor, mean: Tensor, rstd: Tensor, count: int, momentum: float, eps: float
-) -> None:
+def _move(statistics: tuple[Tensor, ...], count: int, momentum: float, eps: float) -> None:
+    running_mean, running_var, mean, rstd = statistics
     unbiased = (rstd[0] ** -2 - eps).clamp(min=0) * (count / (count - 1))
     running_mean.lerp_(mean[0].to(running_mean.dtype), momentum)
     running_var.lerp_(unbiased.to(running_var.dtype), momentum)

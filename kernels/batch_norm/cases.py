@@ -22,6 +22,7 @@ def eager(
     if mean is None:
         mean = x.mean((1, 3), keepdim=True)
         rstd = 1 / ((x - mean) ** 2).mean((1, 3), keepdim=True).add(eps).sqrt()
+    assert rstd is not None
     y = (x - mean) * rstd
     if weight is not None:
         y = y * weight

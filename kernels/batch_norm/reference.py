@@ -2,8 +2,8 @@
 
 y = act(weight x̂ + bias), x̂ = (x - mean) rstd by channel (README.md of this folder derives the other three maps).
 x [G, B, C, S]: each of G groups has statistics of its own, over B and S; weight and bias [G | 1, 1, C, 1] or None. mean
-and rstd of that shape are constant statistics; where they are None they are those of x. The residuals are the statistics
-used, [G, C]. float16 and bfloat16 are computed in float32.
+and rstd of that shape are constant statistics; where they are None they are those of x. The residuals are the
+statistics used, [G, C]. float16 and bfloat16 are computed in float32.
 
 Everything here is a differentiable composition (nothing in place, no data-dependent branch), so PyTorch can take the
 derivatives that the four maps do not give.
