@@ -67,7 +67,7 @@ def cross_entropy(
 def _of_probabilities(logits: Tensor, target: Tensor, smoothing: float, weight: Tensor | None) -> Tensor:
     if weight is not None:  # q need not be normalised
         target, smoothing = weight * ((1 - smoothing) * target + smoothing / logits.shape[1]), 0.0
-    return cross_entropy_operator(logits[None], target[None], None, smoothing, -1)[0]
+    return cross_entropy_operator(logits[None], target[None], None, smoothing, -1).squeeze(0)
 
 
 def _of_classes(
@@ -76,17 +76,17 @@ def _of_classes(
     """The losses of rows, and what their mean divides by."""
     valid = target != ignore_index
     if weight is None:
-        losses = cross_entropy_operator(logits[None], None, target[None], smoothing, ignore_index)[0]
+        losses = cross_entropy_operator(logits[None], None, target[None], smoothing, ignore_index).squeeze(0)
         return losses, valid.sum()
     if weight.requires_grad:
         raise NotImplementedError("weight: has no derivative with classes as targets, as in PyTorch; detach it")
     weights = torch.where(valid, weight[torch.where(valid, target, 0)], 0.0)
     if smoothing == 0.0:
-        losses = cross_entropy_operator(logits[None], None, target[None], 0.0, ignore_index)[0] * weights
+        losses = cross_entropy_operator(logits[None], None, target[None], 0.0, ignore_index).squeeze(0) * weights
     else:
         classes = torch.arange(logits.shape[1], device=logits.device)
         q = (1 - smoothing) * (target[:, None] == classes).to(weight.dtype) + smoothing / logits.shape[1]
-        losses = cross_entropy_operator(logits[None], (weight * q * valid[:, None])[None], None, 0.0, -1)[0]
+        losses = cross_entropy_operator(logits[None], (weight * q * valid[:, None])[None], None, 0.0, -1).squeeze(0)
     return losses, weights.sum()
 
 
