@@ -19,6 +19,7 @@ from .feature_spectrum import SpectrumAccumulator, feature_spectrum
 from .frequency_noise import frequency_noise
 from .interception import second_order, second_order_model
 from .layer_norm import layer_norm
+from .window_attention import window_attention
 
 __all__ = [
     "SpectrumAccumulator",
@@ -34,4 +35,5 @@ __all__ = [
     "second_order",
     "second_order_model",
     "use_backend",
+    "window_attention",
 ]
