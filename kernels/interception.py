@@ -89,12 +89,12 @@ def _attention(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> Tensor | None:
-    if dropout_p > 0 or enable_gqa or (is_causal and attn_mask is not None):
+    if dropout_p > 0 or (is_causal and attn_mask is not None):
         return None
     if not all(_ordinary(t) for t in (query, key, value, attn_mask) if t is not None):
         return None
     try:
-        return attention(query, key, value, attn_mask, scale=scale, is_causal=is_causal)
+        return attention(query, key, value, attn_mask, scale=scale, is_causal=is_causal, enable_gqa=enable_gqa)
     except (TypeError, ValueError):  # not for this operator: PyTorch serves it, or refuses it in its own words
         return None
 

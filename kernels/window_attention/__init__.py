@@ -65,28 +65,28 @@ def window_attention(
 
 
 def _cut(x: Tensor, padding: tuple[int, ...], window: tuple[int, int], num_heads: int) -> Tensor:
-    """[B, heads·D, H, W] -> [rows, columns, B, heads, h·w, D], one copy."""
+    """[B, heads·D, H, W] -> [B, rows, columns, heads, h·w, D], one copy."""
     if any(padding):
         x = F.pad(x, padding)
     x = x.unflatten(3, (-1, window[1])).unflatten(2, (-1, window[0])).unflatten(1, (num_heads, -1))
-    return x.permute(3, 5, 0, 4, 6, 1, 2).flatten(3, 4).transpose(3, 4)
+    return x.permute(0, 3, 5, 1, 4, 6, 2).flatten(4, 5)
 
 
 def _put_back(out: Tensor, window: tuple[int, int], channels_last: bool) -> Tensor:
     """The inverse of ``_cut``: the padded map, one copy."""
-    out = out.unflatten(4, window)  # [rows, columns, B, heads, h, w, D]
+    out = out.unflatten(4, window)  # [B, rows, columns, heads, h, w, D]
     if channels_last:
-        return out.permute(2, 0, 4, 1, 5, 3, 6).flatten(5, 6).flatten(3, 4).flatten(1, 2).permute(0, 3, 1, 2)
-    return out.permute(2, 3, 6, 0, 4, 1, 5).flatten(5, 6).flatten(3, 4).flatten(1, 2)
+        return out.permute(0, 1, 4, 2, 5, 3, 6).flatten(5, 6).flatten(3, 4).flatten(1, 2).permute(0, 3, 1, 2)
+    return out.permute(0, 3, 6, 1, 4, 2, 5).flatten(5, 6).flatten(3, 4).flatten(1, 2)
 
 
 def _inside(height: int, width: int, padding: tuple[int, ...], window: tuple[int, int], device: torch.device) -> Tensor:
-    """Which keys of the padded windows are pixels of the map: boolean [rows, columns, 1, 1, 1, h·w]."""
+    """Which keys of the padded windows are pixels of the map: boolean [rows, columns, 1, 1, h·w]."""
     left, right, top, bottom = padding
     rows = _between(top, height, bottom, device).unflatten(0, (-1, window[0]))
     columns = _between(left, width, right, device).unflatten(0, (-1, window[1]))
     inside = rows[:, None, :, None] & columns[None, :, None, :]  # [rows, columns, h, w]
-    return inside.flatten(2)[:, :, None, None, None]
+    return inside.flatten(2)[:, :, None, None]
 
 
 def _between(before: int, length: int, after: int, device: torch.device) -> Tensor:

@@ -208,3 +208,13 @@ def test_permanent_form_leaves_nothing_behind_when_forward_raises():
     assert not _get_current_function_mode_stack()
     with pytest.raises(TypeError, match=r"model: expected a torch\.nn\.Module, got str"):
         second_order_model("vit")
+
+
+def test_grouped_queries_are_served():
+    query = qkv(2, 4, 5, 3)[0]
+    key, value, _ = qkv(2, 2, 5, 3)
+    want = F.scaled_dot_product_attention(query, key, value, enable_gqa=True)
+    with second_order():
+        out = F.scaled_dot_product_attention(query, key, value, enable_gqa=True)
+    assert ours(out)
+    torch.testing.assert_close(out, want)
