@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -16,7 +16,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from .activation import gelu
 from .attention import attention
+from .batch_norm import batch_norm
+from .cross_entropy import cross_entropy
+from .layer_norm import layer_norm
 
 Served = Callable[..., "Tensor | None"]
 
@@ -28,9 +32,10 @@ class second_order(TorchFunctionMode):
     ...     loss = criterion(model(images), targets)
 
     Served: ``scaled_dot_product_attention`` (thereby timm, torchvision and Hugging Face transformers, and
-    ``nn.MultiheadAttention``). Only the forward pass must run inside: derivatives of every kind belong to its result,
-    whenever they are taken. What an operator cannot serve (dropout of attention weights, a tensor subclass, …) goes to
-    PyTorch unchanged, and raises there if PyTorch has no second derivative for it.
+    ``nn.MultiheadAttention``), ``layer_norm``, ``batch_norm``, ``gelu`` and ``cross_entropy``. Only the forward pass
+    must run inside: derivatives of every kind belong to its result, whenever they are taken. What an operator cannot
+    serve (dropout of attention weights, a tensor subclass, …) goes to PyTorch unchanged, and raises there if PyTorch
+    has no second derivative for it.
     ``second_order_model`` is the permanent form.
     """
 
@@ -38,7 +43,7 @@ class second_order(TorchFunctionMode):
         kwargs = kwargs or {}
         if all(kind is Tensor for kind in types):  # a tensor subclass with rules of its own keeps them
             serve = _SERVED.get(func)
-            result = None if serve is None else serve(*args, **kwargs)
+            result = None if serve is None else _result(serve, args, kwargs)
             if result is not None:
                 return result
             if func in _COMPOSITE:
@@ -91,20 +96,79 @@ def _attention(
 ) -> Tensor | None:
     if dropout_p > 0 or (is_causal and attn_mask is not None):
         return None
-    if not all(_ordinary(t) for t in (query, key, value, attn_mask) if t is not None):
+    return attention(query, key, value, attn_mask, scale=scale, is_causal=is_causal, enable_gqa=enable_gqa)
+
+
+def _layer_norm(
+    input: Tensor,
+    normalized_shape: Sequence[int],
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+    cudnn_enable: bool = True,
+) -> Tensor | None:
+    axes = len(normalized_shape)
+    if axes == 0 or tuple(input.shape[-axes:]) != tuple(normalized_shape):
+        return None
+    if any(t is not None and tuple(t.shape) != tuple(normalized_shape) for t in (weight, bias)):
+        return None
+    flat = (None if t is None else t.flatten() for t in (weight, bias))
+    return layer_norm(input.flatten(-axes), *flat, eps=eps).view(input.shape)
+
+
+def _batch_norm(
+    input: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Tensor | None:
+    return batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps)
+
+
+def _cross_entropy(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
+    size_average: bool | None = None,
+    ignore_index: int = -100,
+    reduce: bool | None = None,
+    reduction: Any = "mean",
+    label_smoothing: float = 0.0,
+) -> Tensor | None:
+    if size_average is not None or reduce is not None:
+        return None
+    keywords = {"ignore_index": ignore_index, "reduction": reduction, "label_smoothing": label_smoothing}
+    return cross_entropy(input, target, weight=weight, **keywords)
+
+
+def _gelu(input: Tensor, approximate: Any = "none") -> Tensor | None:
+    return gelu(input, approximate=approximate)
+
+
+def _result(serve: Served, args: tuple, kwargs: dict[str, Any]) -> Tensor | None:
+    """What ``serve`` answers; None where PyTorch is to answer."""
+    tensors = [t for t in (*args, *kwargs.values()) if isinstance(t, Tensor)]
+    if any(t.layout != torch.strided or t.is_nested for t in tensors):
         return None
     try:
-        return attention(query, key, value, attn_mask, scale=scale, is_causal=is_causal, enable_gqa=enable_gqa)
-    except (TypeError, ValueError):  # not for this operator: PyTorch serves it, or refuses it in its own words
+        return serve(*args, **kwargs)
+    except (TypeError, ValueError, NotImplementedError):  # PyTorch serves it, or refuses it in its own words
         return None
-
-
-def _ordinary(tensor: Any) -> bool:
-    return isinstance(tensor, Tensor) and tensor.layout == torch.strided and tensor.dim() > 0
 
 
 # A function of PyTorch -> ours with its arguments, which returns None where it must not serve the call.
-_SERVED: dict[Any, Served] = {F.scaled_dot_product_attention: _attention}
+_SERVED: dict[Any, Served] = {
+    F.scaled_dot_product_attention: _attention,
+    F.layer_norm: _layer_norm,
+    torch.layer_norm: _layer_norm,
+    F.batch_norm: _batch_norm,
+    F.cross_entropy: _cross_entropy,
+    F.gelu: _gelu,
+}
 
 # Python functions that call a served one: they are seen as a whole, and what they call only if they are run inside.
 _COMPOSITE = {F.multi_head_attention_forward}

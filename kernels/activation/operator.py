@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..second_order import Operator, Signature
+from ..derivatives import Operator, Signature
 
 
 def _fake(x: Tensor, bias: Tensor | None, *, kind: str) -> tuple[Tensor]:
@@ -30,5 +30,6 @@ activation_operator = Operator(
         parameters=(("str", "kind"),),
         fake=_fake,
         batch_shapes=_batch_shapes,
+        needs_output=False,
     )
 )

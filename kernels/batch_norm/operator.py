@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..second_order import Operator, Signature
+from ..derivatives import Operator, Signature
 
 
 def _fake(
@@ -42,6 +42,7 @@ batch_norm_operator = Operator(
         parameters=(("float", "eps"), ("str", "activation")),
         fake=_fake,
         batch_shapes=_batch_shapes,
+        needs_output=False,
         constants=("mean", "rstd"),
     )
 )

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..second_order import Operator, Signature
+from ..derivatives import Operator, Signature
 
 
 def _fake(

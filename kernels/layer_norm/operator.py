@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..second_order import Operator, Signature
+from ..derivatives import Operator, Signature
 
 
 def _fake(x: Tensor, weight: Tensor | None, bias: Tensor | None, *, eps: float) -> tuple[Tensor, Tensor, Tensor]:
@@ -32,5 +32,6 @@ layer_norm_operator = Operator(
         parameters=(("float", "eps"),),
         fake=_fake,
         batch_shapes=_batch_shapes,
+        needs_output=False,
     )
 )

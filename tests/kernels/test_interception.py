@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import io
 
@@ -69,7 +70,18 @@ def torchvision_vit():
     return torchvision.models.VisionTransformer(16, 4, 2, 3, 24, 48, num_classes=5)
 
 
+def resnet():
+    """On the statistics of the batch; torch.func cannot move running ones."""
+    model = timm.create_model("resnet10t", num_classes=5)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean = module.running_var = module.num_batches_tracked = None
+            module.track_running_stats = False
+    return model
+
+
 MODELS = {
+    "timm ResNet, BatchNorm in training": (resnet, (4, 3, 32, 32)),
     "timm ViT": (vit, (2, 3, 16, 16)),
     "timm ViT, pooled by attention": (pooled_vit, (2, 3, 16, 16)),
     "timm Swin": (swin, (2, 3, 32, 32)),
@@ -134,6 +146,108 @@ def test_serves_attention_as_pytorch_computes_it(arguments: dict):
         out = F.scaled_dot_product_attention(*x, **arguments)
     assert ours(out)
     torch.testing.assert_close(out, F.scaled_dot_product_attention(*x, **arguments))
+
+
+def maps(*shape: int) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+
+
+SERVED = {
+    "layer_norm": (lambda x, w, b: F.layer_norm(x, (4,), w, b), [(2, 3, 4), (4,), (4,)]),
+    "layer_norm of two axes": (lambda x, w, b: F.layer_norm(x, (3, 4), w, b, 1e-3), [(2, 3, 4), (3, 4), (3, 4)]),
+    "layer_norm without weights": (lambda x: F.layer_norm(x, (4,)), [(2, 3, 4)]),
+    "torch.layer_norm": (lambda x, w: torch.layer_norm(x, (4,), w), [(2, 3, 4), (4,)]),
+    "batch_norm": (lambda x, w, b: F.batch_norm(x, None, None, w, b, True), [(4, 3, 2, 2), (3,), (3,)]),
+    "gelu": (F.gelu, [(2, 5)]),
+    "gelu, tanh": (lambda x: F.gelu(x, approximate="tanh"), [(2, 5)]),
+    "cross_entropy": (lambda z: F.cross_entropy(z, torch.tensor([1, 0, -100]), label_smoothing=0.1), [(3, 4)]),
+    "cross_entropy of probabilities": (lambda z, p: F.cross_entropy(z, p, reduction="sum"), [(3, 4), (3, 4)]),
+}
+
+
+@pytest.mark.parametrize("name", SERVED)
+def test_serves_norms_activations_and_losses(name: str):
+    f, shapes = SERVED[name]
+    x = [maps(*shape).requires_grad_() for shape in shapes]
+
+    def inside(*x):
+        with second_order():
+            return f(*x)
+
+    assert ours(inside(*x))
+    torch.testing.assert_close(inside(*x), f(*x))
+    for got, want in zip(*(torch.autograd.grad(g(*x).square().sum(), x) for g in (inside, f)), strict=True):
+        torch.testing.assert_close(got, want)
+
+
+@pytest.mark.parametrize("name", [name for name in SERVED if "cross" not in name])
+def test_results_may_be_changed_in_place_as_pytorchs(name: str):
+    """ReLU in place after a BatchNorm is timm's habit."""
+    f, shapes = SERVED[name]
+    x = [maps(*shape).requires_grad_() for shape in shapes]
+
+    def product(f):
+        first = torch.autograd.grad(f(*x).relu_().square().sum(), x, create_graph=True)
+        return torch.autograd.grad(first, x, x)
+
+    def inside(*x):
+        with second_order():
+            return f(*x)
+
+    for got, want in zip(product(inside), product(f), strict=True):
+        torch.testing.assert_close(got, want)
+
+
+def test_running_statistics_move_as_pytorchs():
+    layers = [nn.BatchNorm2d(3).double() for _ in range(2)]
+    x = maps(4, 3, 5, 5)
+    for layer, context in zip(layers, (contextlib.nullcontext(), second_order()), strict=True):
+        with context:
+            layer(x)
+            layer(x + 1)
+    for a, b in zip(*(layer.state_dict().values() for layer in layers), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize("name", SERVED)
+def test_autocast_gives_pytorchs_dtypes(name: str):
+    f, shapes = SERVED[name]
+    for dtype in (torch.float32, torch.bfloat16):
+        x = [maps(*shape).float() for shape in shapes]
+        x = [x[0].to(dtype), *x[1:]] if "cross" not in name else [t.to(dtype) for t in x]
+        with torch.autocast("cpu", torch.bfloat16):
+            want = f(*x)
+            with second_order():
+                got = f(*x)
+        assert got.dtype == want.dtype
+        torch.testing.assert_close(got, want, rtol=0.02, atol=0.02)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: F.layer_norm(maps(2, 4), (3,)),
+        lambda: F.layer_norm(maps(2, 4), (4,), maps(3)),
+        lambda: F.batch_norm(maps(1, 3), None, None, training=True),
+        lambda: F.gelu(maps(3), approximate="fast"),
+        lambda: F.cross_entropy(maps(3, 4), torch.tensor([0, 1])),
+        lambda: F.cross_entropy(maps(3, 4), torch.tensor([0, 1, 2]), reduction="median"),
+    ],
+)
+def test_what_pytorch_refuses_stays_refused(call):
+    with pytest.raises((RuntimeError, ValueError)) as want:
+        call()
+    with pytest.raises(want.type) as got, second_order():
+        call()
+    assert str(got.value) == str(want.value)
+
+
+def test_losses_of_images_and_legacy_arguments_go_to_pytorch():
+    with second_order():
+        loss = F.cross_entropy(maps(2, 3, 4).requires_grad_(), torch.zeros(2, 4, dtype=torch.int64))
+        assert not ours(loss)
+        with pytest.warns(UserWarning, match="size_average"):
+            assert not ours(F.cross_entropy(maps(2, 3).requires_grad_(), torch.tensor([0, 1]), size_average=False))
 
 
 def test_dropout_stays_pytorchs_own():

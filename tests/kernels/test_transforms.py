@@ -174,9 +174,9 @@ def test_missing_tangents_and_gradients(case, backend):
 
 
 def test_beyond_the_four_maps_says_so_once(case):
-    from alternet.kernels import second_order
+    from alternet.kernels import derivatives
 
-    second_order._say_once.cache_clear()
+    derivatives._say_once.cache_clear()
     with pytest.warns(UserWarning, match="no kernel"):
         forward_over_forward(case.ours, case)
 

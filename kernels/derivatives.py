@@ -57,6 +57,9 @@ class Signature:
             ``vmap`` can fold one more axis into it. y and r always have it there.
         constants: names of those of x that nothing is differentiated by (class indices, say, which no derivative can
             reach): asking for one is an error.
+        needs_output: whether the later maps read y. Where they do not, the first of x is kept and given in its place,
+            which must have y's shape and dtype: y takes no memory then, and may be changed in place, as networks do
+            with what a norm returns.
     """
 
     name: str
@@ -67,6 +70,7 @@ class Signature:
     fake: Callable[..., tuple[Tensor, ...]]
     batch_shapes: Callable[[Sequence[torch.Size | None]], Sequence[torch.Size | None]]
     constants: tuple[str, ...] = ()
+    needs_output: bool = True
 
 
 class Operator:
@@ -219,6 +223,11 @@ class _Map:
 
 class _Forward(_Map):
     name, groups = "forward", ("x",)
+
+    def save(self, ctx: Any, args: tuple, results: tuple) -> None:
+        if not self.signature.needs_output:
+            results = (args[0], *results[1:])
+        super().save(ctx, args, results)
 
     def fake(self, a: _Arguments) -> Sequence[Tensor]:
         return self.signature.fake(*a.x, **self.parameters(a))
