@@ -17,6 +17,8 @@ from torch.func import jvp, vjp
 
 from alternet import kernels
 
+from .suite import Suite
+
 Function = Callable[..., Tensor]
 Tensors = tuple[Tensor, ...]
 
@@ -111,3 +113,6 @@ class Cell:
 
 def cells() -> list[Cell]:
     return [Cell(shape, task, name) for shape in WORKLOADS for task in TASKS for name in IMPLEMENTATIONS]
+
+
+SUITE = Suite(shapes="operator", peers={"eager": "eager"}, cells=cells)
