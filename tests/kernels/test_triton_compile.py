@@ -25,7 +25,7 @@ FAST = [
 ]
 EVERY = [
     *cases(dtypes=("bfloat16", "float32", "tf32"), variants=MOST),
-    *cases(dtypes=("float16",), head_sizes=(64,)),
+    *cases(dtypes=("float16",), head_sizes=(64,), variants=("plain", *MOST)),
     *cases(dtypes=("bfloat16", "float32"), head_sizes=(64,), variants=("plain",)),
     *cases(dtypes=("bfloat16",), head_sizes=(64,), variants=POSITIONS),
 ]
