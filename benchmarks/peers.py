@@ -7,23 +7,19 @@ interpreter, so that this is about answers and never about speed. Peers that are
 
 from __future__ import annotations
 
-import os
-
-import torch
-
-if not torch.cuda.is_available():
-    os.environ.setdefault("TRITON_INTERPRET", "1")  # before triton is imported
-
 import argparse
 import importlib.metadata
+import importlib.util
 import json
 import multiprocessing
+import os
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import forward_ad
@@ -78,20 +74,23 @@ def packages() -> dict[str, Package]:
         "SDPA, fused": Package(sdpa(*FUSED), sdpa(*FUSED)),
         "FlexAttention": Package(flex, flex),
     }
-    try:
+    if importlib.util.find_spec("jvp_flash_attention") is not None:
+        name = f"jvp-flash-attention {importlib.metadata.version('jvp-flash-attention')}"
+        found[name] = Package(_jvp_flash("fwd"), _jvp_flash("fwd_dual"))
+    return found
+
+
+def _jvp_flash(method: str) -> Attention:
+    """Imported when called: what it imports decides then whether Triton compiles or interprets."""
+
+    def call(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None = None) -> Tensor:
         from jvp_flash_attention.jvp_attention import JVPAttn
-    except ImportError:
-        return found
 
-    def with_mask(function: Attention) -> Attention:
-        def call(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None = None) -> Tensor:
-            mask = None if bias is None else bias.expand(*query.shape[:-1], key.shape[-2]).contiguous()
-            return function(query, key, value, attn_mask=mask, verify_attn_mask=False)  # it wants a hidden key
+        mask = None if bias is None else bias.expand(*query.shape[:-1], key.shape[-2]).contiguous()
+        # verify_attn_mask: it refuses a mask that hides no key
+        return getattr(JVPAttn, method)(query, key, value, attn_mask=mask, verify_attn_mask=False)
 
-        return call
-
-    name = f"jvp-flash-attention {importlib.metadata.version('jvp-flash-attention')}"
-    return {**found, name: Package(with_mask(JVPAttn.fwd), with_mask(JVPAttn.fwd_dual))}
+    return call
 
 
 def loss(f: Attention, x: Tensors) -> Tensor:
@@ -214,7 +213,8 @@ def _relative(got: Tensor, want: Tensor) -> float:
 
 
 def table(device: str) -> dict[str, dict[str, str]]:
-    return {name: {title: _isolated_verdict(title, name, device) for title in packages()} for name in QUESTIONS}
+    titles = list(packages())
+    return {name: {title: _isolated_verdict(title, name, device) for title in titles} for name in QUESTIONS}
 
 
 def _isolated_verdict(package: str, question: str, device: str) -> str:
@@ -244,6 +244,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args(arguments)
     device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cpu":
+        os.environ.setdefault("TRITON_INTERPRET", "1")  # for the processes that answer
     rows = table(device)
     about = describe()
     where = "on a GPU" if device == "cuda" else "on the CPU, Triton packages in Triton's interpreter"

@@ -110,8 +110,9 @@ def test_features_of_a_file_of_others(trained, npz, tmp_path, capsys):
     exact, paper = (json.loads((tmp_path / name / "variance.json").read_text()) for name in ("exact", "paper"))
     assert exact["images"] == 24
     assert exact["taps"][0]["variance"] != paper["taps"][0]["variance"]  # normalised in another way
-    message = error_of([*arguments, "--out", str(tmp_path / "exact"), "--axis", "paper"], capsys)
-    assert "belongs to another study: statistics" in message
+    capsys.readouterr()
+    assert main([*arguments, "--out", str(tmp_path / "exact"), "--normalise", "model"]) == 2
+    assert "holds other images as batch 0; remove it to start again" in capsys.readouterr().err
 
 
 def test_poster(npz, tmp_path, capsys, monkeypatch):

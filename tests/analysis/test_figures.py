@@ -14,9 +14,9 @@ from alternet.analysis.figures.fourier import _draw as fill_fourier
 from alternet.analysis.figures.spectra import _draw as fill_spectra
 from alternet.analysis.figures.training import _draw as fill_training
 from alternet.analysis.figures.variance import _draw as fill_variance
-from alternet.analysis.fourier import Fourier
+from alternet.analysis.fourier import FourierResult
 from alternet.analysis.spectra import SpectraResult
-from alternet.analysis.variance import Variance
+from alternet.analysis.variance import VarianceResult
 
 SIZES = [(8, 8), (8, 8), (8, 8), (4, 4), (4, 4), (1, 1)]
 KINDS = ["stem", "conv", "msa", "conv", "msa", "conv"]
@@ -29,11 +29,13 @@ TAPS = [
 
 def fourier_result(network="AlterNet", axis="exact"):
     means = [np.linspace(3, 3 - i, size[0] // 2 + (axis == "exact")) for i, size in enumerate(SIZES[:-1])]
-    return Fourier(axis).result(network, 32, TAPS, SIZES, [*means, np.array([0.5])])
+    means.append(np.array([0.5]))
+    labels = tuple(np.linspace(0, 1, len(mean)) for mean in means)
+    return FourierResult(network, 32, tuple(TAPS), tuple(SIZES), labels, tuple(means), axis)
 
 
 def variance_result(network="AlterNet", values=(1, 2, 1.5, 0.5, 0.25)):
-    return Variance().result(network, 32, TAPS, SIZES, [*(np.array([float(v)]) for v in values), np.array([])])
+    return VarianceResult(network, 32, tuple(TAPS), tuple(SIZES), np.array([*values, np.nan], dtype=float))
 
 
 def spectra_result(values, network="ViT"):

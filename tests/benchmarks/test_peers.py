@@ -45,5 +45,5 @@ def test_nan_and_missing_answers_are_wrong():
 
 
 def test_peers_are_optional(monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "jvp_flash_attention.jvp_attention", None)
+    monkeypatch.setattr(peers.importlib.util, "find_spec", lambda name: None)
     assert list(peers.packages()) == ["alternet", "SDPA, math", "SDPA, fused", "FlexAttention"]
