@@ -21,7 +21,7 @@ from .measure import interleaved_seconds, median_ratio, peak_memory
 from .suite import Cell, Suite
 
 RESULTS = Path(__file__).parent / "results"
-SUITES = ("attention", "model", "pointwise", "spectrum")
+SUITES = ("attention", "table", "pointwise", "spectrum", "model")
 
 
 def main() -> None:

@@ -1,9 +1,11 @@
 """What the compiler makes of every Triton kernel, for GPUs that need not be there: ``python -m benchmarks.static``.
 
-One row a kernel: registers and spilled bytes a thread, shared memory a program, matrix instructions in its code. A
-bound on what can go wrong, not a measurement of speed. ``--json`` prints the same as a list of objects. By default the
-head size of ViT and AlterNet (64) in float16 and float32; ``--all`` compiles everything that can be launched, which
-takes tens of minutes.
+One row a kernel: registers and spilled bytes a thread, shared memory a program, matrix instructions in its code; how
+many warps then fit on a multiprocessor, operations and bytes of one step of its loop, and the rate that they leave at
+most on a chip (``bounds.py``): bounds, never a measurement. ``--json`` prints the same as a list of objects.
+
+By default the head size of ViT and AlterNet (64) in float16 and float32; ``--all`` compiles everything that can be
+launched, which takes tens of minutes.
 """
 
 from __future__ import annotations
@@ -12,8 +14,11 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from alternet.kernels.attention import triton_configs
+
+from .bounds import Compiled, bound
 
 COLUMNS = (
     ("kernel", "kernel"),
@@ -29,6 +34,13 @@ COLUMNS = (
     ("spill B", "spill_bytes"),
     ("shared B", "shared_bytes"),
     ("matrix instr.", "matrix_instructions"),
+)
+BOUNDS = (
+    ("warps fit", "resident_warps"),
+    ("operations", "operations"),
+    ("bytes", "bytes_moved"),
+    ("bound by", "limit"),
+    ("TFLOP/s <=", "tflops"),
 )
 
 
@@ -50,12 +62,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         selection = {**selection, name: getattr(options, name) or selection[name]}
     rows = triton_static.compile_rows(triton_static.cases(**selection), options.processes)
     if options.json:
-        print(json.dumps([row._asdict() for row in rows], indent=1))
+        print(json.dumps([row._asdict() | _bounds(row) for row in rows], indent=1))
         return 0
-    _print_row([title for title, _ in COLUMNS])
+    _print_row([title for title, _ in (*COLUMNS, *BOUNDS)])
     for row in rows:
-        _print_row([getattr(row, name) for _, name in COLUMNS])
+        _print_row([*(getattr(row, name) for _, name in COLUMNS), *_bounds(row).values()])
     return 0
+
+
+def _bounds(row: Compiled) -> dict[str, Any]:
+    """The columns of ``BOUNDS``, empty for a kernel without a loop over tiles of scores."""
+    found = bound(row)
+    if found is None:
+        return dict.fromkeys((name for _, name in BOUNDS), "")
+    return found._asdict() | {"tflops": round(found.tflops, 1)}
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -70,7 +90,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _print_row(cells: Sequence[object]) -> None:
-    widths = (26, 7, 9, 4, 13, 8, 8, 6, 7, 10, 8, 9, 14)
+    widths = (26, 7, 9, 4, 18, 8, 8, 6, 7, 10, 8, 9, 14, 10, 11, 8, 13, 11)
     print("  ".join(str(cell).ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip(), flush=True)
 
 

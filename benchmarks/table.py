@@ -16,6 +16,8 @@ from torch.func import grad, jvp
 
 from alternet.kernels import attention, window_attention
 
+from .suite import Suite
+
 Function = Callable[..., Tensor]
 
 
@@ -130,9 +132,8 @@ class Cell:
         return lambda: TASKS[self.task](function, x)
 
 
-def implementations(task: str) -> list[str]:
-    return ["alternet", "eager"]
-
-
 def cells() -> list[Cell]:
-    return [Cell(shape, task, name) for shape in SHAPES for task in TASKS for name in implementations(task)]
+    return [Cell(shape, task, name) for shape in SHAPES for task in TASKS for name in ("alternet", "eager")]
+
+
+SUITE = Suite(shapes="maps", peers={"eager": "eager"}, cells=cells)
