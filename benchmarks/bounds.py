@@ -57,8 +57,6 @@ STEPS = {
     "backward_tangent_bias": Step(6, 8, False),
     "backward_table": Step(2, 4, False),
     "backward_tangent_table": Step(6, 8, False),
-    "backward_table": Step(2, 4, False),
-    "backward_tangent_table": Step(6, 8, False),
 }
 
 
