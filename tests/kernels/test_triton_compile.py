@@ -32,9 +32,9 @@ EVERY = [
 SLOW = [case for case in EVERY if case not in FAST]
 
 # Bytes of stack a thread, by target, dtype, head size, flags and kernel; what is not here must not spill at all.
-# Heads of at most 128 in 16 bits spill nothing, or a register or two, but where a table's gradient is gathered. Second-order
-# float32 kernels spill a little where products run on FFMA, and heads of 256 where nothing smaller than the smallest
-# tile is left.
+# Heads of at most 128 in 16 bits spill nothing, or a register or two, but where a table's gradient is gathered.
+# Second-order float32 kernels spill a little where products run on FFMA, and heads of 256 where nothing is smaller than
+# the tile.
 SPILLS: dict[Case, dict[str, int]] = {
     Case("sm_80", "bfloat16", 64, "table, neighbours"): {"backward_query": 8, "backward_tangent_query": 16},
     Case("sm_80", "bfloat16", 256, "bias, causal"): {"backward_tangent_key_value": 168},
