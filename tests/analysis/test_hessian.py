@@ -126,7 +126,7 @@ def relative_error(found, expected):
     return ((found.double() - expected).norm() / expected.norm()).item()
 
 
-# float32: rounding of 0.7e-6 was seen with torch 2.14 and 1.2e-6 with torch 2.10; a wrong term is a thousand times more.
+# float32: rounding of 0.7e-6 was seen with torch 2.14, 1.2e-6 with torch 2.10; a wrong term is a thousand times more.
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 2e-6), (torch.float64, 1e-13)], ids=str)
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("name", MODELS)
