@@ -11,9 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
-from alternet.analysis.lanczos import LanczosProcess, LinearOperator
+from alternet.analysis.lanczos import LanczosProcess, LinearOperator, check_operator
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,10 +75,7 @@ def spectral_density(op: LinearOperator, *, probes: int = 5, steps: int = 50, se
     for name, count in (("probes", probes), ("steps", steps)):
         if count < 1:
             raise ValueError(f"{name}: expected at least 1, got {count}")
-    if len(op.shape) != 2 or op.shape[0] != op.shape[1] or op.shape[0] < 1:
-        raise ValueError(f"op: expected a square operator, got shape {tuple(op.shape)}")
-    if op.dtype not in (torch.float32, torch.float64):
-        raise TypeError(f"op: expected float32 or float64, got {op.dtype}")
+    check_operator(op)
     runs = [_quadrature(op, steps, seed + probe) for probe in range(probes)]
     nodes, weights = (np.stack([run[i] for run in runs]) for i in (0, 1))
     return SpectralDensity(nodes, weights, op.shape[0], sum(run[2] for run in runs))

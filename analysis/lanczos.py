@@ -197,11 +197,16 @@ class LanczosProcess:
         return bool(residual <= max(tol * bound, self._noise) and values[largest].abs() <= bound + self._noise)
 
 
-def _checked_size(op: LinearOperator, k: int, tol: float, max_steps: int | None) -> int:
-    if len(op.shape) != 2 or op.shape[0] != op.shape[1]:
+def check_operator(op: LinearOperator, *, least: int = 1) -> None:
+    """``op`` is square, of at least this size, and float32 or float64; TypeError or ValueError otherwise."""
+    if len(op.shape) != 2 or op.shape[0] != op.shape[1] or op.shape[0] < least:
         raise ValueError(f"op: expected a square operator, got shape {tuple(op.shape)}")
     if op.dtype not in (torch.float32, torch.float64):
         raise TypeError(f"op: expected float32 or float64, got {op.dtype}")
+
+
+def _checked_size(op: LinearOperator, k: int, tol: float, max_steps: int | None) -> int:
+    check_operator(op, least=0)  # of nothing there is no k
     if not 1 <= k <= op.shape[0]:
         raise ValueError(f"k: expected 1 to {op.shape[0]}, the size of the operator, got {k}")
     if not tol > 0:

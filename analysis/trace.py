@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from alternet.analysis.lanczos import LinearOperator
+from alternet.analysis.lanczos import LinearOperator, check_operator
 from alternet.analysis.vectors import Basis, dot, norm
 
 
@@ -46,10 +46,7 @@ def moments(op: LinearOperator, *, products: int = 60, seed: int = 0) -> Moments
         ValueError: ``op`` is not square, or fewer than three products.
         FloatingPointError: a product has a NaN or an infinity.
     """
-    if len(op.shape) != 2 or op.shape[0] != op.shape[1] or op.shape[0] < 1:
-        raise ValueError(f"op: expected a square operator, got shape {tuple(op.shape)}")
-    if op.dtype not in (torch.float32, torch.float64):
-        raise TypeError(f"op: expected float32 or float64, got {op.dtype}")
+    check_operator(op)
     if products < 3:
         raise ValueError(f"products: expected at least 3, got {products}")
     generator = torch.Generator().manual_seed(seed)
