@@ -11,11 +11,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ..checks import autocasts, check_floating
 from .operator import attention_operator
 from .positions import broadcasts, check_positions
 
 MAX_HEAD_SIZE = 256  # what the tiles of the kernels are made for
-_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 def attention(
@@ -90,10 +90,9 @@ def attention(
 
 def _autocast(query: Tensor, *others: Tensor | None) -> tuple:
     """Under autocast attention runs in the lower precision, as PyTorch's own does."""
-    device = query.device.type if isinstance(query, Tensor) else "cpu"
-    if device == "meta" or not torch.is_autocast_enabled(device):  # meta: the question itself raises
+    if not isinstance(query, Tensor) or not autocasts(query.device):
         return query, *others
-    dtype = torch.get_autocast_dtype(device)
+    dtype = torch.get_autocast_dtype(query.device.type)
     return tuple(_lower(t, dtype) for t in (query, *others))
 
 
@@ -104,18 +103,14 @@ def _lower(tensor: Tensor | None, dtype: torch.dtype) -> Tensor | None:
 
 
 def _check_tensors(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, table: Tensor | None) -> None:
-    for name, tensor in (("query", query), ("key", key), ("value", value), ("bias", bias), ("table", table)):
-        if tensor is None and name in ("bias", "table"):
-            continue
-        if not isinstance(tensor, Tensor):
-            raise TypeError(f"{name}: expected a tensor, got {type(tensor).__name__}")
+    given = [(name, tensor) for name, tensor in (("bias", bias), ("table", table)) if tensor is not None]
+    for name, tensor in (("query", query), ("key", key), ("value", value), *given):
+        boolean = name == "bias" and isinstance(tensor, Tensor) and tensor.dtype == torch.bool
+        if not boolean:
+            check_floating(name, tensor)
         if tensor.device != query.device:
             raise ValueError(f"{name}: is on {tensor.device}, expected query's device {query.device}")
-        if name == "bias" and tensor.dtype == torch.bool:
-            continue
-        if tensor.dtype not in _DTYPES:
-            raise TypeError(f"{name}: dtype {tensor.dtype}, expected one of float16, bfloat16, float32, float64")
-        if tensor.dtype != query.dtype:
+        if not boolean and tensor.dtype != query.dtype:
             raise TypeError(f"{name}: dtype {tensor.dtype}, expected query's dtype {query.dtype}")
     for name, tensor in (("query", query), ("key", key), ("value", value)):
         if tensor.dim() < 2:
