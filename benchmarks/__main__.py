@@ -6,7 +6,6 @@ Writes benchmarks/results/<suite>.json (every run) and <suite>.md (the table), f
 from __future__ import annotations
 
 import argparse
-import importlib
 import json
 import statistics
 from collections.abc import Mapping
@@ -18,10 +17,9 @@ from alternet.analysis.machine import describe
 from alternet.kernels import available_backends
 
 from .measure import interleaved_seconds, median_ratio, peak_memory
-from .suite import Cell, Suite
+from .suite import SUITES, Cell, Suite, load
 
 RESULTS = Path(__file__).parent / "results"
-SUITES = ("attention", "table", "pointwise", "spectrum", "model")
 
 
 def main() -> None:
@@ -37,7 +35,7 @@ def main() -> None:
         parser.exit(1, f"the cpu backend cannot run here: {available_backends()['cpu']}\n")
     torch.set_num_threads(arguments.threads)
     for name in arguments.suites or SUITES:
-        suite: Suite = importlib.import_module(f"{__package__}.{name}").SUITE
+        suite = load(name)
         print(_header(suite), flush=True)
         rows = [_compare(suite, cells) for cells in suite.rows().values()]
         _write(arguments.out, name, suite, rows)

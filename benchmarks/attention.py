@@ -17,7 +17,7 @@ from alternet.kernels import attention
 
 from .suite import Suite
 
-Attention = Callable[[Tensor, Tensor, Tensor], Tensor]
+Attention = Callable[..., Tensor]  # of query, key, value, and what else is differentiated
 
 
 def eager(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -52,7 +52,7 @@ def double_backward(f: Attention, x: tuple[Tensor, ...]) -> object:
 
 def jvp_grad(f: Attention, x: tuple[Tensor, ...]) -> object:
     """A Hessian-vector product by forward over reverse."""
-    gradient = grad(lambda *x: f(*x).square().sum(), argnums=(0, 1, 2))
+    gradient = grad(lambda *x: f(*x).square().sum(), argnums=tuple(range(len(x))))
     return jvp(gradient, x, x)
 
 

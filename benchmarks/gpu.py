@@ -24,6 +24,7 @@ from torch.utils._pytree import tree_leaves
 from alternet.kernels import attention, use_backend
 
 from .attention import FIRST_ORDER, TASKS, Attention, eager
+from .measure import worst_error
 from .peers import packages
 
 RESULTS = Path(__file__).parent / "results"
@@ -80,8 +81,7 @@ class Cell:
         one = Cell((1, *self.shape[1:]), self.task, self.dtype, self.device)
         want = tree_leaves(TASKS[self.task](eager, one.inputs(torch.float64)))
         got = tree_leaves(one.work(f)())
-        errors = [float((a.double() - b).norm() / b.norm()) for a, b in zip(got, want, strict=True)]
-        return max(errors, key=lambda error: float("inf") if error != error else error)
+        return worst_error(got, want)
 
 
 def check(cells: Sequence[Cell]) -> list[dict]:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+
+import torch
+from torch import Tensor
 
 from .suite import Cell
 
@@ -30,6 +34,15 @@ def interleaved_seconds(works: Mapping[str, Callable[[], object]]) -> dict[str, 
     return seconds
 
 
+def worst_error(got: Sequence[Tensor], want: Sequence[Tensor]) -> float:
+    """The largest error of a result relative to its norm; NaN is larger than any."""
+    errors = [
+        float((a.detach().to("cpu", torch.float64) - b.detach().cpu()).norm() / b.detach().norm())
+        for a, b in zip(got, want, strict=True)
+    ]
+    return max(errors, key=lambda error: math.inf if math.isnan(error) else error)
+
+
 def median_ratio(slow: list[float], fast: list[float]) -> float:
     """The median over rounds of slow / fast: pairs that ran side by side."""
     return statistics.median(a / b for a, b in zip(slow, fast, strict=True))
@@ -46,8 +59,6 @@ def peak_memory(cell: Cell) -> int | None:
 
 
 def _peak_of(cell: Cell) -> int:
-    import torch
-
     torch.set_num_threads(2)
     torch.ones(256, 256).mm(torch.ones(256, 256)).softmax(-1)  # libraries and thread pools load before the count
     work = cell.prepare()

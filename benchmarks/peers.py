@@ -30,6 +30,8 @@ from torch.nn.attention.flex_attention import flex_attention
 from alternet.analysis.machine import describe
 from alternet.kernels import attention
 
+from .measure import worst_error
+
 RESULTS = Path(__file__).parent / "results"
 RIGHT = 1e-3  # relative error in float32 that still counts as right: ten times what rounding makes of these sizes
 HEADS, SIZE = 2, 32
@@ -201,15 +203,10 @@ def verdict(package: Package, question: Question, device: str) -> str:
         return f"refuses ({type(error).__name__})"
     if len(got) != len(want):
         return "**wrong** (missing)"
-    errors = [_relative(a, b) for a, b in zip(got, want, strict=True)]
-    worst = max(errors, key=lambda error: float("inf") if error != error else error)
+    worst = worst_error(got, want)
     if worst <= RIGHT:
         return "right"
     return "**wrong** (NaN)" if worst != worst else f"**wrong** ({100 * worst:.2g} %)"
-
-
-def _relative(got: Tensor, want: Tensor) -> float:
-    return float((got.detach().cpu().double() - want.detach()).norm() / want.detach().norm())
 
 
 def table(device: str) -> dict[str, dict[str, str]]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
+
+SUITES = ("attention", "table", "pointwise", "spectrum", "model")
 
 
 class Cell(Protocol):
@@ -43,3 +46,8 @@ class Suite:
         for cell in self.cells():
             rows.setdefault((cell.shape, cell.task), {})[cell.implementation] = cell
         return rows
+
+
+def load(name: str) -> Suite:
+    """The suite of this name, one of ``SUITES``."""
+    return importlib.import_module(f"{__package__}.{name}").SUITE

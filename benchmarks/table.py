@@ -12,13 +12,11 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.func import grad, jvp
 
 from alternet.kernels import attention, window_attention
 
+from .attention import TASKS, Attention
 from .suite import Suite
-
-Function = Callable[..., Tensor]
 
 
 @dataclass(frozen=True)
@@ -40,7 +38,7 @@ class Shape:
         table = torch.randn(self.heads, 2 * self.window - 1, 2 * self.window - 1, generator=generator)
         return *(torch.randn(shape, generator=generator) for _ in range(3)), table
 
-    def functions(self) -> dict[str, Function]:
+    def functions(self) -> dict[str, Attention]:
         if self.window == self.side:
             return {"alternet": self._attention, "eager": _Eager(self.window)}
         return {"alternet": self._window_attention, "eager": self._eager_windows()}
@@ -51,7 +49,7 @@ class Shape:
     def _window_attention(self, query: Tensor, key: Tensor, value: Tensor, table: Tensor) -> Tensor:
         return window_attention(query, key, value, window_size=self.window, num_heads=self.heads, table=table)
 
-    def _eager_windows(self) -> Function:
+    def _eager_windows(self) -> Attention:
         eager, w, count = _Eager(self.window), self.window, self.side // self.window
 
         def cut(x: Tensor) -> Tensor:
@@ -79,36 +77,6 @@ class _Eager:
         scores = torch.einsum("bhid,bhjd->bhij", query * query.shape[-1] ** -0.5, key) + bias
         return torch.einsum("bhij,bhjd->bhid", scores.softmax(-1), value)
 
-
-def forward(f: Function, x: tuple[Tensor, ...]) -> object:
-    with torch.no_grad():
-        return f(*x)
-
-
-def forward_backward(f: Function, x: tuple[Tensor, ...]) -> object:
-    leaves = [t.detach().requires_grad_() for t in x]
-    return torch.autograd.grad(f(*leaves), leaves, x[0])
-
-
-def double_backward(f: Function, x: tuple[Tensor, ...]) -> object:
-    """A Hessian-vector product as PyHessian and most others take it: gradient with a graph, then its gradient."""
-    leaves = [t.detach().requires_grad_() for t in x]
-    first = torch.autograd.grad(f(*leaves).square().sum(), leaves, create_graph=True)
-    return torch.autograd.grad(first, leaves, x)
-
-
-def jvp_grad(f: Function, x: tuple[Tensor, ...]) -> object:
-    """A Hessian-vector product by forward over reverse."""
-    gradient = grad(lambda *x: f(*x).square().sum(), argnums=tuple(range(len(x))))
-    return jvp(gradient, x, x)
-
-
-TASKS = {
-    "forward": forward,
-    "forward + backward": forward_backward,
-    "double backward": double_backward,
-    "jvp(grad)": jvp_grad,
-}
 
 SHAPES = {
     "table per head: 48 x 256 x 64": Shape(batch=16, heads=3, size=64, side=16, window=16),
