@@ -7,8 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .attention.triton_configs import Config
-from .attention.triton_launch import launch
+from .triton_launch import Config, launch
 
 __all__ = ["Config", "chunk_rows", "launch", "new", "row_config", "summed"]
 

@@ -8,19 +8,9 @@ shared memory; the largest tile. Which configurations spill all the same is a ta
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 
-
-class Config(NamedTuple):
-    """A tile of queries by a tile of keys, and how Triton compiles a kernel for it."""
-
-    block_m: int
-    block_n: int
-    num_warps: int
-    num_stages: int
-
+from ..triton_launch import Config
 
 BUCKETS = (16, 32, 64, 128, 256)  # head sizes, rounded up to a power of two: the columns of every table
 TARGETS = ("sm_80", "sm_90", "sm_100", "gfx942")

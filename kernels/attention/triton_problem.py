@@ -8,9 +8,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ..triton_launch import Config, dot_precision, launch, target
 from . import triton_configs
-from .triton_configs import Config
-from .triton_launch import dot_precision, launch, target
 
 # Programs that the sum of a bias gradient is split into at most where its slot has fewer tiles: enough to fill the
 # largest GPU several times, few enough that the parts (a float32 tile each) stay below 8 MiB. No property of the device
@@ -176,8 +175,13 @@ class Problem(NamedTuple):
             "BLOCK_D": _padded(self.D),
             "BLOCK_DV": _padded(self.DV),
             "IS_CAUSAL": self.is_causal,
-            "PRECISION": dot_precision(self.dtype, self._bucket(), target(self.device)),
+            "PRECISION": self._precision(),
         }
+
+    def _precision(self) -> str | None:
+        """Heads wider than 128 stay in float32: their TF32 operands do not fit in the shared memory of sm_80."""
+        precision = dot_precision(self.dtype, target(self.device))
+        return "ieee" if precision == "tf32" and self._bucket() > 128 else precision
 
 
 def _cdiv(a: int, b: int) -> int:

@@ -10,8 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..attention.triton_configs import Config
-from ..attention.triton_launch import launch
+from ..triton_launch import Config, launch
 from .spectrum import OFFSET
 
 NUMBERS = 512  # of a tile: four a thread, so that the loads of many rows fit in registers

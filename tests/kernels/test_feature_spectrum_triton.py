@@ -18,9 +18,9 @@ if importlib.util.find_spec("triton") is None:
     pytest.skip("Triton is not installed", allow_module_level=True)
 
 from alternet.kernels import available_backends
-from alternet.kernels.attention.triton_launch import record
 from alternet.kernels.feature_spectrum import reference
 from alternet.kernels.feature_spectrum import triton as backend
+from alternet.kernels.triton_launch import record
 
 INTERPRETING = os.environ.get("TRITON_INTERPRET") == "1"
 DEVICE = "cpu" if INTERPRETING else "cuda"
@@ -98,21 +98,13 @@ def test_what_is_not_finite_stays_in_its_image():
 )
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=["maps", "channels_last"])
 def test_it_compiles_and_spills_nothing(target, dtype, memory_format):
-    import triton
-
-    from alternet.kernels.attention import triton_static
+    from alternet.kernels.triton_compile import compile_launch
 
     x = torch.empty(4, 64, 56, 56, dtype=dtype, device="meta", memory_format=memory_format)
     with record(target) as recorded:
         backend.forward(x, per_image=False)
     (launch,) = recorded
-    compiled = triton.compile(
-        triton_static._source(launch),
-        target=triton_static._gpu(target),
-        options={"num_warps": launch.config.num_warps, "num_stages": launch.config.num_stages},
-    )
-    read = triton_static._read_cubin if target.startswith("sm_") else triton_static._read_amdgcn
-    registers, spilled, _ = read(compiled.asm)
-    assert spilled == 0, (launch.config, registers)
-    assert registers <= 128
-    assert compiled.metadata.shared <= 48 * 1024
+    compiled = compile_launch(launch, target)
+    assert compiled.spill_bytes == 0, (launch.config, compiled)
+    assert compiled.registers <= 128
+    assert compiled.shared_bytes <= 48 * 1024

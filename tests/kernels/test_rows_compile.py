@@ -11,10 +11,8 @@ import torch
 if importlib.util.find_spec("triton") is None:
     pytest.skip("Triton is not installed", allow_module_level=True)
 
-import triton
-
-from alternet.kernels.attention import triton_static
-from alternet.kernels.attention.triton_launch import record
+from alternet.kernels.triton_compile import compile_launch
+from alternet.kernels.triton_launch import record
 
 OPERATORS = ["layer_norm", "activation", "cross_entropy", "batch_norm"]
 FAST = [("sm_90", torch.float32), ("gfx942", torch.bfloat16)]
@@ -49,12 +47,6 @@ def launches(operator: str, target: str, dtype: torch.dtype) -> list:
 )
 def test_compiles_and_spills_nothing(operator, target, dtype):
     for launch in launches(operator, target, dtype):
-        compiled = triton.compile(
-            triton_static._source(launch),
-            target=triton_static._gpu(target),
-            options={"num_warps": launch.config.num_warps, "num_stages": launch.config.num_stages},
-        )
-        read = triton_static._read_cubin if target.startswith("sm_") else triton_static._read_amdgcn
-        registers, spilled, _ = read(compiled.asm)
-        assert spilled == 0, (launch.kernel.__name__, launch.config, registers)
-        assert compiled.metadata.shared <= 48 * 1024
+        compiled = compile_launch(launch, target)
+        assert compiled.spill_bytes == 0, (launch.kernel.__name__, launch.config, compiled)
+        assert compiled.shared_bytes <= 48 * 1024

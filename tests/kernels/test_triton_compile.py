@@ -14,7 +14,8 @@ if importlib.util.find_spec("triton") is None:
     pytest.skip("Triton is not installed", allow_module_level=True)
 
 from alternet.kernels.attention import triton_static
-from alternet.kernels.attention.triton_static import SHARED_MEMORY, Case, cases
+from alternet.kernels.attention.triton_static import Case, cases
+from alternet.kernels.triton_compile import SHARED_MEMORY
 
 MOST = ("bias, causal",)  # what holds most in registers
 POSITIONS = ("table, neighbours",)

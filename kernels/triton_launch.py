@@ -8,7 +8,14 @@ from typing import Any, NamedTuple
 
 import torch
 
-from .triton_configs import Config
+
+class Config(NamedTuple):
+    """A tile of rows by a tile of columns (of attention: queries by keys), and how Triton compiles a kernel for it."""
+
+    block_m: int
+    block_n: int
+    num_warps: int
+    num_stages: int
 
 
 class Launch(NamedTuple):
@@ -35,7 +42,7 @@ _recording: Recording | None = None
 def record(target: str, tf32: bool = False) -> Iterator[list[Launch]]:
     """Takes down the launches of the enclosed calls, as they would be on ``target``, and runs none.
 
-    With tensors on the meta device this needs no GPU: it is how ``triton_static`` learns what there is to compile.
+    With tensors on the meta device this needs no GPU: it is how ``triton_compile`` learns what there is to compile.
     """
     global _recording
     previous, _recording = _recording, Recording(target, tf32, [])
@@ -70,15 +77,10 @@ def target(device: torch.device) -> str:
     return {9: "sm_90", 10: "sm_100", 11: "sm_100"}.get(major, "sm_80")
 
 
-def dot_precision(dtype: torch.dtype, bucket: int, target: str) -> str | None:
-    """``input_precision`` of ``tl.dot``: float32 on NVIDIA follows PyTorch's TF32 switch; nothing else has a choice.
-
-    Heads wider than 128 stay in float32: their TF32 operands do not fit in the shared memory of sm_80.
-    """
+def dot_precision(dtype: torch.dtype, target: str) -> str | None:
+    """``input_precision`` of ``tl.dot``: float32 on NVIDIA follows PyTorch's TF32 switch; nothing else has a choice."""
     if dtype != torch.float32 or target.startswith("gfx"):
         return None
-    if bucket > 128:
-        return "ieee"
     if _recording is not None:
         return "tf32" if _recording.tf32 else "ieee"
     return "tf32" if torch.backends.cuda.matmul.fp32_precision == "tf32" else "ieee"
