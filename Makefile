@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SOURCES := setup.py pyproject.toml constraints.txt $(shell find kernels -name '*.cpp' -o -name '*.h')
 
-.PHONY: demo test lint bench bench-gpu static clean
+.PHONY: demo test lint bench bench-gpu bench-hessian static clean
 
 demo: .venv/installed  ## the paper's figures from networks trained here, on real data, in out/demo/index.html
 	$(BIN)/alternet poster --data mnist5k --epochs 8 --fraction 0.05 --out out/demo
@@ -21,6 +21,10 @@ bench: .venv/installed  ## the tables of the README
 
 bench-gpu: .venv/installed  ## attention on a GPU: right first, then timed against its peers
 	$(BIN)/python -m benchmarks.gpu
+
+bench-hessian: .venv/installed  ## eigenvalues of whole networks, beside PyHessian, curvlinops and hessian-eigenthings
+	$(BIN)/python -m pip install -q -c constraints.txt --no-build-isolation -e '.[peers]'
+	$(BIN)/python -m benchmarks.hessian
 
 static: .venv/installed  ## registers, spills and shared memory of every Triton kernel, compiled without a GPU
 	$(BIN)/python -m benchmarks.static

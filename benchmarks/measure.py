@@ -61,7 +61,11 @@ def peak_memory(cell: Cell) -> int | None:
 def _peak_of(cell: Cell) -> int:
     torch.set_num_threads(2)
     torch.ones(256, 256).mm(torch.ones(256, 256)).softmax(-1)  # libraries and thread pools load before the count
-    work = cell.prepare()
+    return peak_of(cell.prepare())
+
+
+def peak_of(work: Callable[[], object]) -> int:
+    """Bytes that one run of ``work`` adds to this process at its peak; Linux only."""
     Path("/proc/self/clear_refs").write_text("5")  # resets the high-water mark
     before = _status("VmRSS")
     work()
