@@ -11,7 +11,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from alternet.analysis.vectors import Basis, dot, norm
+from alternet.analysis.vectors import space_of
 
 
 class LinearOperator(Protocol):
@@ -108,7 +108,8 @@ class LanczosProcess:
     """
 
     def __init__(self, op: LinearOperator, seed: int) -> None:
-        self.basis = Basis(op.shape[0], op.dtype, op.device)
+        self._space = space_of(op)
+        self.basis = self._space.basis()
         self.products = 0
         self.residual = self._vector = torch.empty(0)  # r: [n], and the last column of Q
         self._op = op
@@ -131,14 +132,16 @@ class LanczosProcess:
         self.basis.append(self._vector)
         residual = self._op @ self._vector
         self.products += 1
-        quotient = dot(self._vector, residual)
+        quotient = self._space.dot(self._vector, residual)
         residual.addcmul_(self._vector, quotient.to(residual.dtype), value=-1)
         if coupling != 0.0:
             residual.add_(previous, alpha=-coupling)
         # With the three terms of T gone, the pass over the basis finds rounding alone, and once is enough: a residual
         # so small that it were not counts as zero.
         defects = self.basis.orthogonalize(residual)
-        alpha, beta, defect = torch.stack([quotient, norm(residual), torch.linalg.vector_norm(defects)]).tolist()
+        alpha, beta, defect = torch.stack(
+            [quotient, self._space.norm(residual), torch.linalg.vector_norm(defects)]
+        ).tolist()
         if not math.isfinite(alpha):
             raise FloatingPointError(f"product {self.products} of the operator has NaN or infinite entries")
         self._extend(residual, alpha, beta, defect)
@@ -146,7 +149,7 @@ class LanczosProcess:
     def _extend(self, residual: Tensor, alpha: float, beta: float, defect: float) -> None:
         scale = max(abs(alpha), beta, *map(abs, self._alphas), *self._betas)
         self._noise = 100 * torch.finfo(residual.dtype).eps * scale
-        if beta <= self._noise or len(self.basis) == len(residual):
+        if beta <= self._noise or len(self.basis) == self._space.n:
             beta, defect = 0.0, defect + beta
         self.residual = residual
         self._alphas.append(alpha)
@@ -155,10 +158,10 @@ class LanczosProcess:
 
     def _random_unit(self) -> Tensor:
         """A unit vector orthogonal to the basis; float32 draws, so that both dtypes start alike."""
-        vector = torch.randn(self._op.shape[0], generator=self._generator).to(self._op.device, self._op.dtype)
+        vector = self._space.normal(self._generator)
         for _ in range(2):  # near a full basis little is left of the draw: normalised, it is orthogonalised anew
             self.basis.orthogonalize(vector)
-            vector /= norm(vector).to(vector.dtype)
+            vector /= self._space.norm(vector).to(vector.dtype)
         return vector
 
     @property

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from alternet.analysis.lanczos import LinearOperator, check_operator
-from alternet.analysis.vectors import Basis, dot, norm
+from alternet.analysis.vectors import Basis, VectorSpace, space_of
 
 
 @dataclass(frozen=True)
@@ -51,54 +51,45 @@ def moments(op: LinearOperator, *, products: int = 60, seed: int = 0) -> Moments
         raise ValueError(f"products: expected at least 3, got {products}")
     generator = torch.Generator().manual_seed(seed)
     share = products // 3
-    basis = _range(op, min(share, op.shape[0]), generator)
-    inside = [_inside(op, basis, i) for i in range(len(basis))]
-    outside = [_outside(op, basis, generator) for _ in range(share if len(basis) < op.shape[0] else 0)]
+    space = space_of(op)
+    basis = _range(op, space, min(share, space.n), generator)
+    inside = [_inside(op, space, basis, i) for i in range(len(basis))]
+    outside = [_outside(op, space, basis, generator) for _ in range(share if len(basis) < space.n else 0)]
     trace, trace_error = _total([t for t, _ in inside], [t for t, _ in outside])
     square, square_error = _total([s for _, s in inside], [s for _, s in outside])
-    done = min(share, op.shape[0]) + len(inside) + len(outside)
+    done = min(share, space.n) + len(inside) + len(outside)
     return Moments(trace, trace_error, square, square_error, done)
 
 
-def _range(op: LinearOperator, count: int, generator: torch.Generator) -> Basis:
+def _range(op: LinearOperator, space: VectorSpace, count: int, generator: torch.Generator) -> Basis:
     """An orthonormal basis of H G for normal G: [n, count]; shorter where H has less rank."""
-    basis = Basis(op.shape[0], op.dtype, op.device)
+    basis = space.basis()
     for _ in range(count):
-        probe = torch.randn(op.shape[0], generator=generator).to(op.device, op.dtype)
-        image = _finite(op @ probe)
-        before = norm(image)
+        image = op @ space.normal(generator)
+        before = _finite(space.norm(image))
         for _ in range(2):  # once more for what rounding left
             basis.orthogonalize(image)
-        after = norm(image)
-        if float(after) > 100 * torch.finfo(op.dtype).eps * float(before):
-            basis.append(image / after.to(image.dtype))
+        after = space.norm(image)
+        if float(after) > 100 * torch.finfo(op.dtype).eps * before:
+            basis.append(image.div_(after.to(image.dtype)))
     return basis
 
 
-def _inside(op: LinearOperator, basis: Basis, i: int) -> tuple[float, float]:
+def _inside(op: LinearOperator, space: VectorSpace, basis: Basis, i: int) -> tuple[float, float]:
     """qᵀHq and what q adds to the squared norm: ‖Hq‖² and once more its part outside, which H's symmetry mirrors."""
-    unit = torch.zeros(len(basis), 1, dtype=torch.float64)
-    unit[i] = 1
-    vector = basis.combine(unit)[:, 0].contiguous()
-    image = _finite(op @ vector)
-    quotient, whole = float(dot(vector, image)), float(dot(image, image))
+    image = op @ basis[i]
+    quotient, whole = float(space.dot(basis[i], image)), _finite(space.dot(image, image))
     basis.orthogonalize(image)
-    return quotient, whole + float(dot(image, image))
+    return quotient, whole + float(space.dot(image, image))
 
 
-def _outside(op: LinearOperator, basis: Basis, generator: torch.Generator) -> tuple[float, float]:
+def _outside(op: LinearOperator, space: VectorSpace, basis: Basis, generator: torch.Generator) -> tuple[float, float]:
     """gᵀPHPg and ‖PHPg‖² for random signs g, P = I - QQᵀ."""
-    probe = _signs(op, generator)
+    probe = space.signs(generator)
     basis.orthogonalize(probe)
-    image = _finite(op @ probe)
+    image = op @ probe
     basis.orthogonalize(image)
-    return float(dot(probe, image)), float(dot(image, image))
-
-
-def _signs(op: LinearOperator, generator: torch.Generator) -> Tensor:
-    """Random signs [n], drawn on the CPU so that they are the same on any device."""
-    signs = torch.randint(0, 2, (op.shape[0],), generator=generator, dtype=torch.int8)
-    return signs.mul_(2).sub_(1).to(op.device, op.dtype)
+    return float(space.dot(probe, image)), _finite(space.dot(image, image))
 
 
 def _total(exact: list[float], samples: list[float]) -> tuple[float, float]:
@@ -107,7 +98,9 @@ def _total(exact: list[float], samples: list[float]) -> tuple[float, float]:
     return math.fsum(exact) + (float(drawn.mean()) if samples else 0.0), error
 
 
-def _finite(image: Tensor) -> Tensor:
-    if not math.isfinite(float(norm(image))):
+def _finite(size: Tensor) -> float:
+    """The norm of a product, or its square, as a number."""
+    value = float(size)
+    if not math.isfinite(value):
         raise FloatingPointError("a product of the operator has NaN or infinite entries")
-    return image
+    return value

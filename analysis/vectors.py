@@ -1,32 +1,112 @@
-"""Inner products and orthonormal bases of very long vectors.
+"""Arithmetic on very long vectors: every inner product, norm, draw and basis that the solvers use.
 
 On a CPU float32 ``norm``, ``dot`` and ``mv`` add millions of terms into a few float32 lanes. Where the entries are
 concentrated, as those of Hessian eigenvectors are, that is off by up to 2.5e-3, always towards zero, and eigenvalues
 and orthogonality inherit it. Here only blocks are added in float32, and the blocks in float64: the time is the same,
 and what is left is float32 rounding.
+
+The solvers touch vectors through a ``VectorSpace`` alone. One whose vectors are spread over several processes says
+which entries live here and how partial sums are added up; everything else follows.
 """
 
-from collections.abc import Iterator
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
 
-
-def dot(x: Tensor, y: Tensor) -> Tensor:
-    """Inner product of x: [n] and y: [n] in float64 arithmetic, as a float64 tensor without axes on their device."""
-    total = torch.zeros((), dtype=torch.float64, device=x.device)
-    for block in _blocks(x):
-        total += torch.dot(x[block].double(), y[block].double())
-    return total
+DRAW = 1 << 20  # entries drawn at once
 
 
-def norm(x: Tensor) -> Tensor:
-    """Euclidean norm of x: [n] in float64 arithmetic, as a float64 tensor without axes on its device."""
-    return dot(x, x).sqrt()
+class VectorSpace:
+    """Vectors of ``n`` entries in one dtype on one device, of which this process holds those in ``here``.
+
+    Several vectors are rows [m, length], contiguous, where ``length`` is the number of entries held here. Results of
+    reductions are float64, on the vectors' device, and the same in every process. A space that is spread over processes
+    gives each its ``here`` and overrides ``total``; an operator on it has it as attribute ``space``, and multiplies
+    local parts [length] into local parts.
+    """
+
+    def __init__(self, n: int, dtype: torch.dtype, device: torch.device, here: slice | None = None) -> None:
+        self.n, self.dtype, self.device = n, dtype, torch.device(device)
+        self.here = slice(0, n) if here is None else here
+        self.length = self.here.stop - self.here.start
+
+    def total(self, partial: Tensor) -> Tensor:
+        """The sum over all processes of ``partial``: float64, of any shape, which may be overwritten."""
+        return partial
+
+    def dot(self, x: Tensor, y: Tensor) -> Tensor:
+        """Inner product of x: [length] and y: [length] in float64 arithmetic, a tensor without axes."""
+        return self.dots(x[None], y[None])[0]
+
+    def dots(self, x: Tensor, y: Tensor) -> Tensor:
+        """Inner products [m] of the rows of x: [m, length] with those of y: [m, length], in float64 arithmetic."""
+        sums = torch.zeros(len(x), dtype=torch.float64, device=self.device)
+        for block in self._blocks():
+            for i in range(len(x)):
+                sums[i] += torch.dot(x[i, block].double(), y[i, block].double())
+        return self.total(sums)
+
+    def norm(self, x: Tensor) -> Tensor:
+        """Euclidean norm of x: [length] in float64 arithmetic, a tensor without axes."""
+        return self.dot(x, x).sqrt()
+
+    def products(self, x: Tensor, y: Tensor) -> Tensor:
+        """All inner products [m, p] of the rows of x: [m, length] and y: [p, length]; float64 over blocks."""
+        return self.total(self.partial_products(x, y))
+
+    def partial_products(self, x: Tensor, y: Tensor) -> Tensor:
+        """What this process adds to ``products``, so that several of them can be added up at once."""
+        sums = torch.zeros(len(x), len(y), dtype=torch.float64, device=self.device)
+        for block in self._blocks():
+            if len(y) == 1:
+                sums[:, 0] += torch.mv(x[:, block], y[0, block])
+            else:
+                sums += x[:, block] @ y[:, block].t()
+        return sums
+
+    def normal(self, generator: torch.Generator) -> Tensor:
+        """A vector [length] of standard normal entries; the whole is the same on any device and however spread."""
+        return self._draw(lambda size: torch.randn(size, generator=generator))
+
+    def signs(self, generator: torch.Generator) -> Tensor:
+        """A vector [length] of random signs; the whole is the same on any device and however spread."""
+        coins = self._draw(lambda size: torch.randint(0, 2, (size,), generator=generator, dtype=torch.int8))
+        return coins.mul_(2).sub_(1)
+
+    def basis(self) -> Basis:
+        """An empty basis of vectors of this space."""
+        return Basis(self)
+
+    def _draw(self, draw: Callable[[int], Tensor]) -> Tensor:
+        """Drawn on the CPU, block by block, of which the entries held here are kept."""
+        vector = torch.empty(self.length, dtype=self.dtype, device=self.device)
+        for start in range(0, self.n, DRAW):
+            values = draw(min(DRAW, self.n - start))
+            low, high = max(start, self.here.start), min(start + len(values), self.here.stop)
+            if low < high:
+                vector[low - self.here.start : high - self.here.start] = values[low - start : high - start]
+        return vector
+
+    def _blocks(self) -> Iterator[slice]:
+        # On a CPU 2^14 concentrated entries add up to within 4e-7 in float32 (2^16: 1.2e-6, 2^12: 2e-7) while mv keeps
+        # two thirds of its speed. A GPU adds in trees, so that only the number of kernels matters.
+        size = 1 << 14 if self.device.type == "cpu" else 1 << 20
+        for start in range(0, self.length, size):
+            yield slice(start, start + size)
+
+
+def space_of(op: Any) -> VectorSpace:
+    """The space an operator brings as ``op.space``, else that of whole vectors of its size, dtype and device."""
+    space = getattr(op, "space", None)
+    return VectorSpace(op.shape[0], op.dtype, op.device) if space is None else space
 
 
 class Basis:
-    """A growing set of orthonormal vectors of length n, in one dtype on one device.
+    """A growing set of orthonormal vectors of one space.
 
     They are kept as rows in tensors of ``ROWS`` vectors each: large enough for matrix-vector products to run at the
     memory's speed, small enough that growing copies nothing and wastes little.
@@ -34,40 +114,46 @@ class Basis:
 
     ROWS = 16
 
-    def __init__(self, n: int, dtype: torch.dtype, device: torch.device) -> None:
-        self._n, self._dtype, self._device = n, dtype, device
-        self._storage: list[Tensor] = []  # each [ROWS, n]
+    def __init__(self, space: VectorSpace) -> None:
+        self._space = space
+        self._storage: list[Tensor] = []  # each [ROWS, length]
         self._size = 0
 
     def __len__(self) -> int:
         return self._size
 
+    def __getitem__(self, i: int) -> Tensor:
+        """Vector i: [length], a view of the basis, which nobody may change."""
+        return self._storage[i // self.ROWS][i % self.ROWS]
+
     def append(self, vector: Tensor) -> None:
-        """Add vector: [n], which the caller has orthogonalised and normalised."""
+        """Add vector: [length], which the caller has orthogonalised and normalised."""
         if self._size == self.ROWS * len(self._storage):
-            self._storage.append(torch.empty(self.ROWS, self._n, dtype=self._dtype, device=self._device))
+            self._storage.append(vector.new_empty(self.ROWS, self._space.length))
         self._storage[-1][self._size % self.ROWS] = vector
         self._size += 1
 
     def vectors(self) -> Tensor:
-        """A copy of all vectors as columns, [n, len(self)]."""
+        """A copy of all vectors as columns, [length, len(self)]."""
         return torch.cat([rows for rows, _ in self._filled()]).t()
 
-    def orthogonalize(self, vector: Tensor) -> Tensor:
-        """Make vector: [n] orthogonal to the basis, in place; returns the coefficients [len(self)] taken out, float64.
+    def orthogonalize(self, vectors: Tensor) -> Tensor:
+        """Make vectors: [length], or rows [m, length], orthogonal to the basis, in place.
+
+        Returns the coefficients [len(self)], or [len(self), m], taken out, float64.
 
         One pass of classical Gram-Schmidt: what is left may overlap with the basis by rounding times the cancellation,
-        that is the norm of vector before over after.
+        that is the norm of a vector before over after.
         """
-        coefficients = self._project(vector)
-        self._subtract(coefficients, vector)
-        return coefficients
+        rows = vectors if vectors.dim() == 2 else vectors[None]
+        coefficients = self._project(rows)
+        self._subtract(coefficients, rows)
+        return coefficients if vectors.dim() == 2 else coefficients[:, 0]
 
     def combine(self, coefficients: Tensor) -> Tensor:
-        """The vectors with coefficients: [len(self), k] in this basis, as columns [n, k]."""
-        out = torch.zeros(coefficients.shape[1], self._n, dtype=self._dtype, device=self._device)
-        for row, column in zip(out, coefficients.t(), strict=True):
-            self._subtract(-column.to(self._device), row)
+        """The vectors with coefficients: [len(self), k] in this basis, as columns [length, k]."""
+        out = torch.zeros(coefficients.shape[1], self._space.length, dtype=self._space.dtype, device=self._space.device)
+        self._subtract(-coefficients.to(self._space.device), out)
         return out.t()
 
     def _filled(self) -> Iterator[tuple[Tensor, slice]]:
@@ -76,22 +162,16 @@ class Basis:
             used = rows[: self._size - start]
             yield used, slice(start, start + len(used))
 
-    def _project(self, vector: Tensor) -> Tensor:
-        """Coefficients [len(self)] of vector: [n], float64 over blocks."""
-        coefficients = torch.zeros(self._size, dtype=torch.float64, device=self._device)
+    def _project(self, vectors: Tensor) -> Tensor:
+        """Coefficients [len(self), m] of vectors: [m, length]; one reduction."""
+        parts = [self._space.partial_products(rows, vectors) for rows, _ in self._filled()]
+        sums = torch.cat(parts) if parts else vectors.new_zeros(0, len(vectors), dtype=torch.float64)
+        return self._space.total(sums)
+
+    def _subtract(self, coefficients: Tensor, vectors: Tensor) -> None:
         for rows, where in self._filled():
-            for block in _blocks(vector):
-                coefficients[where] += torch.mv(rows[:, block], vector[block])
-        return coefficients
-
-    def _subtract(self, coefficients: Tensor, vector: Tensor) -> None:
-        for rows, where in self._filled():
-            vector.addmv_(rows.t(), coefficients[where].to(self._dtype), alpha=-1)
-
-
-def _blocks(x: Tensor) -> Iterator[slice]:
-    # On a CPU 2^14 concentrated entries add up to within 4e-7 in float32 (2^16: 1.2e-6, 2^12: 2e-7) while mv keeps two
-    # thirds of its speed. A GPU adds in trees, so that only the number of kernels matters.
-    size = 1 << 14 if x.device.type == "cpu" else 1 << 20
-    for start in range(0, len(x), size):
-        yield slice(start, start + size)
+            weights = coefficients[where].to(self._space.dtype)
+            if len(vectors) == 1:
+                vectors[0].addmv_(rows.t(), weights[:, 0], alpha=-1)
+            else:
+                vectors.addmm_(weights.t(), rows, alpha=-1)
