@@ -18,19 +18,22 @@ from triton.compiler import ASTSource
 from .triton_launch import Launch
 
 # KiB that one program can have.
-SHARED_MEMORY = {"sm_80": 163, "sm_90": 227, "sm_100": 227, "gfx942": 64}
+SHARED_MEMORY = {"sm_80": 163, "sm_86": 99, "sm_90": 227, "sm_100": 227, "gfx90a": 64, "gfx942": 64}
 
 _POINTERS = {torch.float16: "*fp16", torch.bfloat16: "*bf16", torch.float32: "*fp32", torch.int64: "*i64"}
 _MATRIX_INSTRUCTION = {"sm": r"\b(?:HMMA|HGMMA|UTC\w*MMA)\b", "gf": r"\bv_mfma_"}
+# Exponentials, logarithms, roots and reciprocals (also those of integer divisions): one unit for all of them.
+_SPECIAL_INSTRUCTION = {"sm": r"\bMUFU\b", "gf": r"\bv_(?:exp|log|rcp|rcp_iflag|rsq|sqrt|sin|cos)_f(?:16|32)"}
 
 
 class Compiled(NamedTuple):
-    """Registers and spilled bytes (stack) of a thread, shared memory of a program in bytes, matrix instructions."""
+    """Registers and spilled bytes (stack) of a thread, shared memory bytes of a program, instructions in the code."""
 
     registers: int
     spill_bytes: int
     shared_bytes: int
     matrix_instructions: int
+    special_instructions: int
 
 
 def compile_launch(launch: Launch, target: str) -> Compiled:
@@ -42,8 +45,8 @@ def compile_launch(launch: Launch, target: str) -> Compiled:
     )
     read = _read_cubin if target.startswith("sm_") else _read_amdgcn
     registers, spill_bytes, instructions = read(compiled.asm)
-    matrix_instructions = len(re.findall(_MATRIX_INSTRUCTION[target[:2]], instructions))
-    return Compiled(registers, spill_bytes, compiled.metadata.shared, matrix_instructions)
+    counts = (len(re.findall(of[target[:2]], instructions)) for of in (_MATRIX_INSTRUCTION, _SPECIAL_INSTRUCTION))
+    return Compiled(registers, spill_bytes, compiled.metadata.shared, *counts)
 
 
 def _gpu(target: str) -> GPUTarget:

@@ -62,19 +62,20 @@ def launch(kernel: Any, programs: int, config: Config, device: torch.device, **a
 
 
 def target(device: torch.device) -> str:
-    """The column of the configuration tables for ``device``.
+    """The target that stands for ``device``: the one whose matrix instructions and shared memory it has.
 
-    Chips without a column of their own use the one whose matrix instructions and shared memory they have: the sm_80
-    configurations stay below 99 KiB, so that they serve sm_86, sm_89 and sm_120 too.
+    sm_86 is also sm_89 and sm_120, sm_100 also sm_103 and sm_110, gfx942 also gfx950.
     """
     if _recording is not None:
         return _recording.target
-    if torch.version.hip is not None:
-        return "gfx942"
     if device.type != "cuda":  # the interpreter
         return "sm_80"
-    major, _ = torch.cuda.get_device_capability(device)
-    return {9: "sm_90", 10: "sm_100", 11: "sm_100"}.get(major, "sm_80")
+    if torch.version.hip is not None:
+        return "gfx90a" if "gfx90a" in torch.cuda.get_device_properties(device).gcnArchName else "gfx942"
+    capability = torch.cuda.get_device_capability(device)
+    if capability == (8, 0):
+        return "sm_80"
+    return {9: "sm_90", 10: "sm_100", 11: "sm_100"}.get(capability[0], "sm_86")
 
 
 def dot_precision(dtype: torch.dtype, target: str) -> str | None:

@@ -13,7 +13,7 @@ import torch
 from ..triton_launch import Config
 
 BUCKETS = (16, 32, 64, 128, 256)  # head sizes, rounded up to a power of two: the columns of every table
-TARGETS = ("sm_80", "sm_90", "sm_100", "gfx942")
+TARGETS = ("sm_80", "sm_86", "sm_90", "sm_100", "gfx90a", "gfx942")
 
 # What a launch differs by beside the target: tf32 is float32 under torch.backends.cuda.matmul.fp32_precision = "tf32".
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32, "tf32": torch.float32}
@@ -114,5 +114,10 @@ _GFX942_FLOAT32 = {
     "backward_tangent_bias": ((64, 64, 8, 1), (64, 64, 8, 1), (64, 64, 4, 1), (16, 16, 4, 1), (16, 16, 4, 1)),
 }
 
-_16_BIT = {"sm_80": _SM_80, "sm_90": _SM_90, "sm_100": _SM_100, "gfx942": _GFX942}
-_FLOAT32 = {"sm_80": _NVIDIA_FLOAT32, "sm_90": _SM_90_FLOAT32, "sm_100": _SM_90_FLOAT32, "gfx942": _GFX942_FLOAT32}
+_16_BIT = {
+    "sm_80": _SM_80, "sm_86": _SM_80, "sm_90": _SM_90, "sm_100": _SM_100, "gfx90a": _GFX942, "gfx942": _GFX942,
+}  # fmt: skip
+_FLOAT32 = {
+    "sm_80": _NVIDIA_FLOAT32, "sm_86": _NVIDIA_FLOAT32, "sm_90": _SM_90_FLOAT32, "sm_100": _SM_90_FLOAT32,
+    "gfx90a": _GFX942_FLOAT32, "gfx942": _GFX942_FLOAT32,
+}  # fmt: skip
