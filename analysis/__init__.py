@@ -6,3 +6,34 @@ judgement of the paper's claims (``claims``), and the job that does all of it (`
 
 if __name__ != "alternet.analysis":
     raise ImportError(f"this folder was imported as {__name__!r}; import it as alternet.analysis")
+
+from .density import SpectralDensity, spectral_density
+from .features.streaming import feature_statistics
+from .fourier import Fourier, FourierResult
+from .gauss_newton import GaussNewtonOperator
+from .hessian import HessianOperator
+from .lanczos import TopEigenvalues, top_eigenvalues
+from .spectra import Estimate, SpectraResult, ape, hessian_spectra, nep
+from .trace import Moments, moments
+from .variance import Variance, VarianceResult
+
+__all__ = [
+    "Estimate",
+    "Fourier",
+    "FourierResult",
+    "GaussNewtonOperator",
+    "HessianOperator",
+    "Moments",
+    "SpectraResult",
+    "SpectralDensity",
+    "TopEigenvalues",
+    "Variance",
+    "VarianceResult",
+    "ape",
+    "feature_statistics",
+    "hessian_spectra",
+    "moments",
+    "nep",
+    "spectral_density",
+    "top_eigenvalues",
+]
