@@ -1,0 +1,41 @@
+"""What a work needs at least is counted from what eager PyTorch does in it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from benchmarks.limits import ROWS, Row, needs
+from benchmarks.suite import load
+
+
+def test_a_product_is_two_operations_an_entry_and_three_matrices():
+    a, b = torch.randn(8, 16), torch.randn(16, 4)
+    assert needs(lambda: a @ b) == (2 * 8 * 16 * 4, 4 * (8 * 16 + 16 * 4 + 8 * 4))
+
+
+def test_what_is_made_on_the_way_is_neither_input_nor_result():
+    a = torch.randn(100)
+    assert needs(lambda: ((a + 1) * (a + 2)).sum()) == (0, 400 + 4)
+
+
+def test_views_of_an_input_are_the_input():
+    a = torch.randn(10, 10)
+    assert needs(lambda: a[0] + a[:, 1] + a.view(100)[:10]) == (0, 400 + 40)
+
+
+def test_products_of_transforms_count():
+    a, t = torch.randn(6, 6), torch.randn(6, 6)
+    flops, _ = needs(lambda: torch.func.jvp(lambda x: x @ x, (a,), (t,)))
+    assert flops == 3 * 2 * 6**3  # the product, and both sides of its derivative
+
+
+@pytest.mark.parametrize(("suite", "shape", "task"), ROWS)
+def test_every_row_is_in_its_suite(suite, shape, task):
+    found = [names for (s, t), names in load(suite).rows().items() if s.startswith(shape) and t == task]
+    assert len(found) == 1
+    assert {"alternet", "eager"} <= found[0].keys()
+
+
+def test_the_least_is_the_slower_limit():
+    assert Row("", "", 1, 1, 0.5, 0.25, 2.0, 3.0).least == 0.5
