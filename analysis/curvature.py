@@ -1,27 +1,29 @@
-"""What matrices of second derivatives share: a model's selected parameters as one flat vector, and data as batches."""
+"""What matrices of second derivatives share: vectors, the mean over micro-batches, and the choice of an engine."""
 
 from __future__ import annotations
 
-import difflib
-import re
+import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from typing import Any, Protocol
+from dataclasses import replace
+from typing import Any, Protocol, overload
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from alternet.kernels import second_order
+from alternet.analysis.arithmetic import plain_arithmetic
+from alternet.analysis.evaluation import Conditions, Evaluation, Loss, check_mean, check_separable
+from alternet.analysis.graph_memory import available_bytes, predicted_bytes
+from alternet.analysis.micro_batches import Batch, micro_batches
+from alternet.analysis.parameters import Named, Parameters
+from alternet.analysis.scipy_operator import scipy_operator
+from alternet.analysis.symmetry import Symmetry, check_symmetry
 
-Named = dict[str, Tensor]  # tensors by parameter name
-Loss = Callable[[Any, Tensor], Tensor]
-Batch = tuple[Tensor, Tensor]  # images and targets
+ENGINES = ("auto", "graph", "jvp")
+SHARE = 0.5  # of the available memory for kept graphs; a product's own tensors and the solver's vectors need the rest
 
 
 class Engine(Protocol):
-    """One batch's share of a matrix."""
+    """One micro-batch's share of a matrix."""
 
     def product(self, direction: Named) -> Named: ...
     def products(self, directions: Named) -> Named:
@@ -29,198 +31,204 @@ class Engine(Protocol):
 
 
 class CurvatureOperator:
-    """A symmetric matrix [n, n] in the selected parameters of a model, a mean over batches; known by its products.
+    """A symmetric matrix [n, n] in the selected parameters of a model, a mean over images; known by its products.
 
-    Subclasses say what one batch contributes (``_engine``). The arguments, and what may be relied on, are those of
+    Subclasses say what one micro-batch contributes. The arguments, and what may be relied on, are those of
     ``HessianOperator``.
     """
 
     def __init__(
         self,
         model: nn.Module,
+        loss: Loss,
         data: Batch | Iterable[Batch],
         *,
-        params: str | Iterable[str] | None,
-        weight_decay: float,
+        params: str | Iterable[str] | None = None,
+        weight_decay: float = 0.0,
+        micro_batch: int | None = None,
+        engine: str = "auto",
+        batch_norm: str = "running",
+        dropout: str = "off",
+        seed: int = 0,
     ) -> None:
         if not weight_decay >= 0:
             raise ValueError(f"weight_decay: expected 0 or more, got {weight_decay}")
-        self._parameters = _select(model, params)
-        self.dtype, self.device = _common_kind(self._parameters)
+        if engine not in ENGINES:
+            raise ValueError(f"engine: expected one of {list(ENGINES)}, got {engine!r}")
+        conditions = Conditions(batch_norm, dropout, seed)
+        self._parameters = Parameters(model, params)
+        self.dtype, self.device = self._parameters.dtype, self._parameters.device
+        self.shape = (self._parameters.size, self._parameters.size)
         self.weight_decay = weight_decay
-        self._shapes = {name: parameter.shape for name, parameter in self._parameters.items()}
-        self._sizes = [shape.numel() for shape in self._shapes.values()]
-        self.shape = (sum(self._sizes), sum(self._sizes))
-        with torch.inference_mode(False):
-            self._batches = [tuple(map(self._own_copy, batch)) for batch in _batches(data)]
-        counts = [len(images) for images, _ in self._batches]
-        self._shares = [count / sum(counts) for count in counts]
-        self._kept: Engine | None = None
-        if len(self._batches) == 1:
-            with plain_arithmetic(self.device):
-                self._kept = self._engine(*self._to_device(self._batches[0]))
+        pieces = micro_batches(data, micro_batch, self.dtype)
+        self._evaluations = [
+            Evaluation(model, loss, *piece, self.device, conditions, number) for number, piece in enumerate(pieces)
+        ]
+        if len(pieces) == 1:
+            self._evaluations = [self._evaluations[0].on_device()]
+        if micro_batch is not None:
+            self._check_pieces()
+        self._choose(engine)
 
-    def _engine(self, images: Tensor, targets: Tensor) -> Engine:
+    # What one micro-batch contributes: for subclasses to say.
+
+    def _keeping(self, evaluation: Evaluation) -> Engine:
+        """An engine that keeps a graph, built once for any number of products."""
         raise NotImplementedError
 
-    def __matmul__(self, vector: Tensor) -> Tensor:
-        """The product [n] with vector: [n], in the operator's dtype and on its device. ValueError for anything else."""
+    def _recomputing(self, evaluation: Evaluation) -> Engine:
+        """An engine that keeps nothing."""
+        raise NotImplementedError
+
+    def _graph(self, evaluation: Evaluation) -> Any:
+        """A holder of the graph that ``_keeping`` keeps, built without ``torch.func``, so that it can be measured."""
+        raise NotImplementedError
+
+    # Products.
+
+    @overload
+    def __matmul__(self, vector: Tensor) -> Tensor: ...
+    @overload
+    def __matmul__(self, vector: Mapping[str, Tensor]) -> Named: ...
+    def __matmul__(self, vector: Tensor | Mapping[str, Tensor]) -> Tensor | Named:
+        """The product with one vector: a flat tensor [n], or tensors by parameter name, in the parameters' shapes.
+
+        The result is of the same kind. A vector must be in the operator's dtype and on its device.
+
+        Raises:
+            TypeError: the vector is neither a tensor nor tensors by name.
+            ValueError: names, a shape, the dtype or the device do not fit.
+        """
+        if isinstance(vector, Mapping):
+            return self.named(self @ self.flatten(vector))
         self._check(vector, 1)
-        direction = self.named(vector)
-        product = self._mean(lambda engine: self.flatten(engine.product(direction)))
+        direction = self._parameters.split(vector)
+        product = self._mean(lambda engine: self._parameters.join(engine.product(direction)))
         return product.add_(vector, alpha=self.weight_decay)
 
-    def matmat(self, vectors: Tensor) -> Tensor:
-        """The products [n, m] with the columns of vectors: [n, m]."""
+    @overload
+    def matmat(self, vectors: Tensor) -> Tensor: ...
+    @overload
+    def matmat(self, vectors: Mapping[str, Tensor]) -> Named: ...
+    def matmat(self, vectors: Tensor | Mapping[str, Tensor]) -> Tensor | Named:
+        """The products with the columns of vectors: [n, m], or [*shape, m] by name. Errors as for one vector."""
+        if isinstance(vectors, Mapping):
+            return self.named(self.matmat(self.flatten(vectors)))
         self._check(vectors, 2)
         rows = vectors.t().contiguous()
-        directions = dict(self._split(rows))
-
-        def flat(engine: Engine) -> Tensor:
-            products = engine.products(directions)
-            return torch.cat([products[name].flatten(1) for name in self._shapes], dim=1)
-
-        return self._mean(flat).add_(rows, alpha=self.weight_decay).t()
-
-    def named(self, vector: Tensor) -> Named:
-        """Views of vector: [n] by parameter name, in the parameters' shapes."""
-        self._check(vector, 1)
-        return dict(self._split(vector))
-
-    def flatten(self, tensors: Mapping[str, Tensor]) -> Tensor:
-        """The flat vector [n] of one tensor for every selected parameter; the inverse of ``named``."""
-        if tensors.keys() != self._shapes.keys():
-            difference = sorted(tensors.keys() ^ self._shapes.keys())
-            raise ValueError(f"tensors: names must be those of the selected parameters, these differ: {difference}")
-        return torch.cat([tensors[name].reshape(-1) for name in self._shapes])
+        directions = self._parameters.split(rows)
+        product = self._mean(lambda engine: self._parameters.join(engine.products(directions), (len(rows),)))
+        return product.add_(rows, alpha=self.weight_decay).t()
 
     def _mean(self, term: Callable[[Engine], Tensor]) -> Tensor:
-        """The mean of ``term`` over all images: one batch's graph at a time, and that of a single batch kept."""
+        """The mean of ``term`` over all images, one micro-batch after the other."""
+        images = sum(len(evaluation.images) for evaluation in self._evaluations)
+        total: Tensor | None = None
         with plain_arithmetic(self.device):
-            if self._kept is not None:
-                return term(self._kept)
-            total: Tensor | None = None
-            for share, batch in zip(self._shares, self._batches, strict=True):
-                part = term(self._engine(*self._to_device(batch))).mul_(share)
+            for evaluation, engine in zip(self._evaluations, self._engines(), strict=True):
+                part = term(engine).mul_(len(evaluation.images) / images)
                 total = part if total is None else total.add_(part)
         assert total is not None
         return total
 
-    def _split(self, vectors: Tensor) -> Iterator[tuple[str, Tensor]]:
-        """vectors: [..., n] -> for every parameter its name and [..., *shape]."""
-        for (name, shape), part in zip(self._shapes.items(), vectors.split(self._sizes, dim=-1), strict=True):
-            yield name, part.unflatten(-1, shape) if shape else part.squeeze(-1)
+    # Vectors.
 
-    def _own_copy(self, tensor: Tensor) -> Tensor:
-        return tensor.detach().to(self.dtype if tensor.is_floating_point() else tensor.dtype, copy=True)
+    def named(self, vectors: Tensor) -> Named:
+        """Views by parameter name of a vector: [n] -> [*shape], or of columns: [n, m] -> [*shape, m]."""
+        if not isinstance(vectors, Tensor) or vectors.dim() != 2:
+            self._check(vectors, 1)
+            return self._parameters.split(vectors)
+        self._check(vectors, 2)
+        return {name: rows.movedim(0, -1) for name, rows in self._parameters.split(vectors.t()).items()}
 
-    def _to_device(self, batch: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        return tuple(tensor.to(self.device) for tensor in batch)
+    def flatten(self, tensors: Mapping[str, Tensor]) -> Tensor:
+        """The vector [n], or columns [n, m], of one tensor for every selected parameter; the inverse of ``named``."""
+        columns = self._parameters.check_named(tensors)
+        if columns is None:
+            return self._parameters.join(tensors)
+        rows = {name: tensor.movedim(-1, 0) for name, tensor in tensors.items()}
+        return self._parameters.join(rows, (columns,)).t()
 
-    def _check(self, vectors: Tensor, axes: int) -> None:
+    def _check(self, vectors: Any, axes: int) -> None:
         shape = (self.shape[0], "m")[:axes]
         if not isinstance(vectors, Tensor):
-            raise TypeError(f"vector: expected a tensor {list(shape)}, got {type(vectors).__name__}")
+            raise TypeError(f"vector: expected a tensor {list(shape)} or a dict by name, got {type(vectors).__name__}")
         if vectors.dim() != axes or vectors.shape[0] != self.shape[0]:
             raise ValueError(f"vector: expected shape {list(shape)}, got {list(vectors.shape)}")
         if (vectors.dtype, vectors.device) != (self.dtype, self.device):
             raise ValueError(f"vector: expected {self.dtype} on {self.device}, got {vectors.dtype} on {vectors.device}")
 
+    # The same matrix otherwise.
 
-def network(model: nn.Module, images: Tensor) -> Callable[[Named], Any]:
-    """The model's output as a function of the selected parameters; all others, and copies of buffers, are constants."""
+    def under_autocast(self, dtype: torch.dtype = torch.bfloat16) -> CurvatureOperator:
+        """The same matrix by low-precision products, for a solver that drafts: about 1 % off in bfloat16.
 
-    def output(parameters: Named) -> Any:
-        constants = {name: parameter.detach() for name, parameter in model.named_parameters()}
-        buffers = {name: buffer.detach().clone() for name, buffer in model.named_buffers()}
-        with _measured(model):
-            return functional_call(model, {**constants, **buffers, **parameters}, (images,))
+        The network and its loss run under ``torch.autocast``: matrix products and attention in ``dtype``; norms, the
+        loss, and vectors in and out in float32. float16 loses what is small in the gradients of activations.
 
-    return output
+        Raises:
+            TypeError: the operator is not in float32, or ``dtype`` is not bfloat16 or float16.
+        """
+        if self.dtype != torch.float32 or dtype not in (torch.bfloat16, torch.float16):
+            raise TypeError(
+                f"under_autocast: expected a float32 operator and a 16-bit dtype, got {self.dtype}, {dtype}"
+            )
+        low = copy.copy(self)
+        low._evaluations = [
+            replace(evaluation, conditions=replace(evaluation.conditions, autocast=dtype))
+            for evaluation in self._evaluations
+        ]
+        low._choose(self.engine)
+        return low
 
+    def to_scipy(self, dtype: Any = None) -> Any:
+        """A ``scipy.sparse.linalg.LinearOperator`` of it, for ``eigsh`` and others; vectors are NumPy's, on the host.
 
-def scalar(value: Any) -> Tensor:
-    """``value`` where it is what a loss must be."""
-    if not isinstance(value, Tensor) or value.dim() != 0 or not value.is_floating_point():
-        got = f"shape {list(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
-        raise ValueError(f"loss: expected a floating-point scalar, got {got}")
-    return value
+        ``dtype`` is what SciPy computes in, numpy.float32 or numpy.float64; by default the operator's own, in which
+        the products are in any case.
 
+        Raises:
+            ImportError: there is no SciPy.
+            TypeError: another dtype.
+        """
+        return scipy_operator(self, dtype)
 
-@contextmanager
-def _measured(model: nn.Module) -> Iterator[None]:
-    """Eval mode and operators with second derivatives inside; the model as it was afterwards."""
-    before = [(module, module.training, vars(module).get("fused_attn")) for module in model.modules()]
-    try:
-        model.eval()
-        for module, _, fused in before:
-            if fused is not None:
-                vars(module)["fused_attn"] = True  # timm's switch: call PyTorch's function, which is then ours
-        with second_order(), sdpa_kernel(SDPBackend.MATH):  # what it does not serve: fused, it is differentiable once
-            yield
-    finally:
-        for module, training, fused in before:
-            module.training = training
-            if fused is not None:
-                vars(module)["fused_attn"] = fused
+    # Checks.
 
+    def check(self, seed: int = 0) -> Symmetry:
+        """Whether this is a fixed, symmetric matrix, judged by three products with random vectors.
 
-@contextmanager
-def plain_arithmetic(device: torch.device) -> Iterator[None]:
-    """No autocast and no reduced float32 inside: cuDNN's TF32, on by default, costs 1e-3. Gradients in any case."""
-    backends: Any = torch.backends
-    cudnn, onednn = backends.cudnn, backends.mkldnn
-    switches = (backends.cuda.matmul, cudnn.conv, cudnn.rnn, onednn.matmul, onednn.conv)
-    before = [switch.fp32_precision for switch in switches]
-    try:
-        for switch in switches:
-            switch.fp32_precision = "ieee"
-        with torch.autocast(device.type, enabled=False), torch.inference_mode(False):  # ends no_grad too
-            yield
-    finally:
-        for switch, precision in zip(switches, before, strict=True):
-            switch.fp32_precision = precision
+        Raises:
+            AsymmetryError: it is not; the message names likely causes.
+        """
+        arithmetic = self._evaluations[0].conditions.autocast or self.dtype
+        return check_symmetry(self, tolerance=torch.finfo(arithmetic).eps ** 0.5, seed=seed)
 
+    def _check_pieces(self) -> None:
+        with plain_arithmetic(self.device):
+            check_separable(self._evaluations[0])
+            check_mean(self._evaluations[:2])
 
-def _batches(data: Batch | Iterable[Batch]) -> list[Batch]:
-    """One batch or several as a list; drawn once, so that random augmentation is the same in every product."""
-    single = isinstance(data, tuple | list) and len(data) == 2 and all(isinstance(part, Tensor) for part in data)
-    batches: list[Any] = [data] if single else list(data)
-    if not batches:
-        raise ValueError("data: got no batches, expected at least one (images, targets)")
-    for batch in batches:
-        if not (isinstance(batch, tuple | list) and len(batch) == 2 and all(isinstance(t, Tensor) for t in batch)):
-            raise TypeError(f"data: expected (images, targets) or batches of them, got {type(batch).__name__}")
-        if len(batch[0]) == 0:
-            raise ValueError("data: a batch has no images")
-    return batches
+    # Engines.
 
+    def _engines(self) -> Iterator[Engine]:
+        """One for every micro-batch; graphs that are not kept are built in turn."""
+        if self._kept:
+            yield from self._kept
+            return
+        make = self._keeping if self.engine == "graph" else self._recomputing
+        yield from map(make, self._evaluations)
 
-def _select(model: nn.Module, params: str | Iterable[str] | None) -> Named:
-    """The selected parameters in the model's order."""
-    everything = dict(model.named_parameters())
-    if params is None:
-        chosen = {name for name, parameter in everything.items() if parameter.requires_grad}
-        wanted = "that require a gradient"
-    elif isinstance(params, str):
-        chosen = {name for name in everything if re.search(params, name)}
-        wanted = f"with {params!r} in their name"
-    else:
-        chosen = set(params)
-        wanted = "named in an empty list"
-        for name in chosen - everything.keys():
-            near = difflib.get_close_matches(name, everything, n=3)
-            raise ValueError(f"params: the model has no parameter {name!r}" + (f", but {near}" if near else ""))
-    if not chosen:
-        raise ValueError(f"params: the model has no parameters {wanted}, out of {len(everything)}")
-    return {name: parameter for name, parameter in everything.items() if name in chosen}
-
-
-def _common_kind(parameters: Named) -> tuple[torch.dtype, torch.device]:
-    dtypes = {parameter.dtype for parameter in parameters.values()}
-    devices = {parameter.device for parameter in parameters.values()}
-    if len(dtypes) > 1 or not dtypes <= {torch.float32, torch.float64}:
-        raise TypeError(f"model: expected parameters all float32 or all float64, got {sorted(map(str, dtypes))}")
-    if len(devices) > 1:
-        raise ValueError(f"model: expected parameters on one device, got {sorted(map(str, devices))}")
-    return dtypes.pop(), devices.pop()
+    def _choose(self, engine: str) -> None:
+        """Sets ``engine`` to "graph" or "jvp", and keeps the graphs of all micro-batches if they fit, else none."""
+        self._kept: list[Engine] = []
+        self.engine = engine
+        if engine == "jvp":
+            return
+        with plain_arithmetic(self.device):
+            asked = engine == "graph" and len(self._evaluations) == 1
+            fits = asked or predicted_bytes(self._graph, self._evaluations) <= SHARE * available_bytes(self.device)
+            if engine == "auto":
+                self.engine = "graph" if fits else "jvp"
+            if fits:
+                self._kept = [self._keeping(evaluation) for evaluation in self._evaluations]

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
-
-from torch import Tensor, nn
+from torch import Tensor
 from torch.func import grad, jvp, vjp, vmap
 
-from alternet.analysis.curvature import Batch, CurvatureOperator, Engine, Loss, Named, network, scalar
+from alternet.analysis.curvature import CurvatureOperator, Engine
+from alternet.analysis.evaluation import Evaluation
+from alternet.analysis.parameters import Named
 
 
 class GaussNewtonOperator(CurvatureOperator):
@@ -16,45 +15,39 @@ class GaussNewtonOperator(CurvatureOperator):
 
     It is the Hessian without the curvature of the network itself, positive semi-definite where the loss is convex in
     the outputs (cross-entropy, squares), and for cross-entropy the Fisher information matrix. Arguments, products and
-    what may be relied on: ``HessianOperator``.
+    what may be relied on: ``HessianOperator``; ``engine="graph"`` keeps the graph of the outputs, for Jᵀ.
 
     Raises:
         TypeError: the network's output is not a tensor; parameters of several dtypes.
         ValueError: as ``HessianOperator``.
     """
 
-    def __init__(
-        self,
-        model: nn.Module,
-        loss: Loss,
-        data: Batch | Iterable[Batch],
-        *,
-        params: str | Iterable[str] | None = None,
-        weight_decay: float = 0.0,
-    ) -> None:
-        self._model, self._loss = model, loss
-        super().__init__(model, data, params=params, weight_decay=weight_decay)
+    def _keeping(self, evaluation: Evaluation) -> Engine:
+        return _Sandwich(evaluation, self._parameters.tensors)
 
-    def _engine(self, images: Tensor, targets: Tensor) -> Engine:
-        return _Sandwich(network(self._model, images), self._loss, targets, self._parameters)
+    _recomputing = _keeping  # built for one product
+
+    def _graph(self, evaluation: Evaluation) -> object:
+        leaves = {name: parameter.detach().requires_grad_() for name, parameter in self._parameters.tensors.items()}
+        return evaluation.output(leaves)
 
 
 class _Sandwich:
     """J forward, H of the loss on the outputs, and Jᵀ backward through a graph that is kept."""
 
-    def __init__(self, output: Any, loss: Loss, targets: Tensor, parameters: Named) -> None:
-        self._output = output
+    def __init__(self, evaluation: Evaluation, parameters: Named) -> None:
+        self._output = evaluation.output
         self._parameters = {name: parameter.detach() for name, parameter in parameters.items()}
-        value, self._pull, *_ = vjp(output, self._parameters)
-        if not isinstance(value, Tensor):
-            raise TypeError(f"model: expected one output tensor, got {type(value).__name__}")
-        self._value = value.detach()
-        self._slope = grad(lambda outputs: scalar(loss(outputs, targets)))
+        output, self._pull, *_ = vjp(self._output, self._parameters)
+        if not isinstance(output, Tensor):
+            raise TypeError(f"model: expected one output tensor, got {type(output).__name__}")
+        self._outputs = output.detach()
+        self._slope = grad(evaluation.value)
 
     def product(self, direction: Named) -> Named:
         change = jvp(self._output, (self._parameters,), (direction,))[1]
-        return self._pull(jvp(self._slope, (self._value,), (change,))[1])[0]
+        return self._pull(jvp(self._slope, (self._outputs,), (change,))[1])[0]
 
     def products(self, directions: Named) -> Named:
         """directions: [m, *shape] each; the forward pass is shared."""
-        return vmap(self.product)(directions)
+        return vmap(self.product, randomness="same")(directions)

@@ -7,67 +7,70 @@ forward over reverse, jvp(grad). Both agree with float64 double backward to roun
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.func import grad, jvp, vmap
 
-from alternet.analysis.curvature import Batch, CurvatureOperator, Engine, Loss, Named, network, scalar
+from alternet.analysis.curvature import CurvatureOperator, Engine
+from alternet.analysis.evaluation import Evaluation
+from alternet.analysis.parameters import Named
+
+Objective = Callable[[Named], Tensor]
 
 
 class HessianOperator(CurvatureOperator):
     """The Hessian of ``loss(model(images), targets)`` in the selected parameters: symmetric, [n, n].
 
-    ``op @ v`` multiplies a flat vector [n], ``op.matmat(V)`` the columns of [n, m]; ``op.named`` and ``op.flatten`` go
-    between flat vectors and tensors by parameter name. Parameters that the loss does not use have zero rows.
+    ``op @ v`` multiplies a flat vector [n] or tensors by parameter name, ``op.matmat(V)`` columns [n, m] of them;
+    ``op.named`` and ``op.flatten`` go from one form to the other. Parameters that the loss does not use have zero rows.
 
-    The model is measured in eval mode (running statistics, no dropout, no drop path) and given back as it came, also
-    when something raises: modes, gradients, buffers. Arithmetic is that of the parameters' dtype, whatever autocast and
-    TF32 are set to. The weights must not change while the operator is in use.
+    The model is given back as it came, also when something raises: modes, gradients, buffers; random generators, too.
+    Arithmetic is that of the parameters' dtype, whatever autocast and TF32 are set to. The weights must not change
+    while the operator is in use.
 
     Args:
         model: any module with parameters of one dtype, float32 or float64, on one device.
-        loss: ``loss(output, targets)`` -> scalar; with a mean over the batch this is the paper's mini-batch loss.
+        loss: ``loss(output, targets)`` -> scalar. Over several batches or micro-batches it must be a mean over images,
+            as most losses are by default; with one batch this is the paper's mini-batch loss.
         data: ``(images, targets)``, or an iterable of such batches. Drawn and copied once, so that the matrix is fixed
             and symmetric whatever augments them; floating-point tensors take the model's dtype. Several batches give
             the mean over all images, each weighted by its own number; one of them at a time is on the model's device.
         params: None for every parameter that requires a gradient; a regular expression, for all parameters in whose
             name it is found; or names. The last two select frozen parameters too.
         weight_decay: adds ½·weight_decay·‖w‖² over the selected parameters, which shifts every eigenvalue by it.
-        engine: "graph" keeps the graph of one gradient: fewest operations per product, most memory; of several batches
-            each builds its graph in turn. "jvp" keeps nothing and recomputes in every product, once for all columns of
-            a ``matmat``.
+        micro_batch: at most so many images at a time, which bounds the memory of a product; the matrix is the same.
+        engine: "graph" keeps the graph of the gradient: fewest operations per product, most memory; of several
+            micro-batches all graphs are kept if they fit, else each is built in turn. "jvp" keeps nothing and
+            recomputes in every product, once for all columns of a ``matmat``. "auto" takes "graph" if all graphs fit
+            into half of the memory that is available, by the bytes that those of two and of four images keep.
+            ``op.engine`` is what was taken.
+        batch_norm: "running" normalises by running statistics; "batch" by those of each batch, as in training, and
+            differentiates through them. Buffers are untouched.
+        dropout: "off" measures the network in eval mode; "frozen" in training mode, with masks of dropout and drop
+            path drawn from ``seed`` that are the same in every product.
+        seed: of frozen masks, by the number of the micro-batch.
 
     Raises:
         TypeError: parameters are of several dtypes, or of another than float32 and float64.
-        ValueError: an argument out of range; a selection that is empty or unknown; no images; a loss that is no scalar.
+        ValueError: an argument out of range; a selection that is empty or unknown; no images; a loss that is no scalar,
+            or for ``micro_batch`` no mean; ``micro_batch`` would divide the statistics of a batch.
     """
 
-    def __init__(
-        self,
-        model: nn.Module,
-        loss: Loss,
-        data: Batch | Iterable[Batch],
-        *,
-        params: str | Iterable[str] | None = None,
-        weight_decay: float = 0.0,
-        engine: str = "graph",
-    ) -> None:
-        if engine not in ENGINES:
-            raise ValueError(f"engine: expected one of {sorted(ENGINES)}, got {engine!r}")
-        self._make, self._model, self._loss = ENGINES[engine], model, loss
-        super().__init__(model, data, params=params, weight_decay=weight_decay)
+    def _keeping(self, evaluation: Evaluation) -> Engine:
+        return _KeptGraph(evaluation.objective, self._parameters.tensors)
 
-    def _engine(self, images: Tensor, targets: Tensor) -> Engine:
-        output = network(self._model, images)
-        return self._make(lambda parameters: scalar(self._loss(output(parameters), targets)), self._parameters)
+    def _recomputing(self, evaluation: Evaluation) -> Engine:
+        return _ForwardOverReverse(evaluation.objective, self._parameters.tensors)
+
+    _graph = _keeping
 
 
 class _KeptGraph:
     """Double backward: differentiates the gradient, whose graph is built once, along every direction."""
 
-    def __init__(self, objective: Callable[[Named], Tensor], parameters: Named) -> None:
+    def __init__(self, objective: Objective, parameters: Named) -> None:
         self._leaves = {name: parameter.detach().requires_grad_() for name, parameter in parameters.items()}
         leaves = list(self._leaves.values())
         value = objective(self._leaves)
@@ -102,7 +105,7 @@ class _KeptGraph:
 class _ForwardOverReverse:
     """jvp(grad): the gradient's derivative along a direction, recomputed from the weights in every call."""
 
-    def __init__(self, objective: Callable[[Named], Tensor], parameters: Named) -> None:
+    def __init__(self, objective: Objective, parameters: Named) -> None:
         self._gradient = grad(objective)
         self._parameters = {name: parameter.detach() for name, parameter in parameters.items()}
 
@@ -111,7 +114,4 @@ class _ForwardOverReverse:
 
     def products(self, directions: Named) -> Named:
         """directions: [m, *shape] each; vmap shares what does not depend on the direction."""
-        return vmap(self.product)(directions)
-
-
-ENGINES: dict[str, type[_KeptGraph] | type[_ForwardOverReverse]] = {"graph": _KeptGraph, "jvp": _ForwardOverReverse}
+        return vmap(self.product, randomness="same")(directions)

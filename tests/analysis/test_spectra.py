@@ -92,6 +92,9 @@ def test_a_stopped_study_goes_on_where_it_was(tmp_path):
     assert_same(SpectraResult.load(out.with_suffix(".json")), whole)
 
 
+FORWARD_PASSES = 3  # of a batch: the kept graph's, and two of small parts, by which its memory is predicted
+
+
 def test_a_file_cut_anywhere_loses_one_batch_at_most(tmp_path):
     out = tmp_path / "spectra.jsonl"
     whole = study(out=out)
@@ -101,7 +104,7 @@ def test_a_file_cut_anywhere_loses_one_batch_at_most(tmp_path):
         finished = max(content[:cut].count(b"\n") - 1, 0)
         asked = CountingForward(model())
         assert_same(study(net=asked.net, out=out), whole)
-        assert asked.calls == 5 - finished
+        assert asked.calls == FORWARD_PASSES * (5 - finished)
         before, after = ([json.loads(line) for line in text.splitlines()] for text in (content, out.read_bytes()))
         assert [{**row, "seconds": None} for row in after[1:]] == [{**row, "seconds": None} for row in before[1:]]
 

@@ -1,0 +1,57 @@
+"""Whether an operator is a fixed, symmetric matrix, as every eigensolver takes for granted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from alternet.analysis.lanczos import LinearOperator
+from alternet.analysis.vectors import dot, norm
+
+
+class AsymmetryError(ArithmeticError):
+    """An operator that is not a fixed, symmetric matrix."""
+
+
+@dataclass(frozen=True)
+class Symmetry:
+    """What three products with random vectors tell of a matrix H; both are rounding where all is well.
+
+    asymmetry: |u·Hv − v·Hu| relative to the norms of Hu and Hv, about ‖H − Hᵀ‖ / ‖H‖ in the Frobenius norm.
+    change: ‖Hv − Hv‖ / ‖Hv‖ of two products with one vector.
+    """
+
+    asymmetry: float
+    change: float
+
+
+def check_symmetry(op: LinearOperator, *, tolerance: float, seed: int = 0) -> Symmetry:
+    """Three products, with vectors of standard normal entries.
+
+    Raises:
+        AsymmetryError: a figure is above ``tolerance``, or not finite.
+    """
+    generator = torch.Generator(op.device).manual_seed(seed)
+    u, v = torch.randn(2, op.shape[0], generator=generator, dtype=op.dtype, device=op.device)
+    hv, hu, again = op @ v, op @ u, op @ v
+    scale = max(_norm(hu), _norm(hv)) or 1.0  # the zero matrix is symmetric
+    found = Symmetry(float(abs(dot(u, hv) - dot(v, hu))) / scale, _norm(again - hv) / scale)
+    if not found.change <= tolerance:
+        raise AsymmetryError(
+            f"two products with one vector differ by {found.change:.1e} (tolerance {tolerance:.0e}): something changes "
+            "from product to product. Random numbers that torch's, NumPy's and Python's seeds do not govern? State "
+            "kept between calls outside of buffers? Weights that are being trained? Kernels that add in random order?"
+        )
+    if not found.asymmetry <= tolerance:
+        raise AsymmetryError(
+            f"u·Hv and v·Hu differ by {found.asymmetry:.1e} (tolerance {tolerance:.0e}): these are not the second "
+            "derivatives of one scalar. An autograd.Function in the model or the loss whose derivatives are not of "
+            "one function? Values that overflow?"
+        )
+    return found
+
+
+def _norm(x: Tensor) -> float:
+    return float(norm(x))
