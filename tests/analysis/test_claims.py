@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from alternet.analysis import paper
-from alternet.analysis.claims import CASES, judge, save_claims, verdict
+from alternet.analysis.claims import CASES, judge, judge_study, save_claims, verdict
 from alternet.analysis.features import Tap
 from alternet.analysis.per_image import PerImage
 from alternet.analysis.spectra import SpectraResult, ape, nep
@@ -124,6 +124,26 @@ def test_hessian_claims_are_differences_of_nep_and_ratios_of_ape():
     between = by_statement(claims, "AlterNet lies between the two in flatness")
     first, second = ape(resnet).value / ape(alternet).value, ape(alternet).value / ape(vit).value
     assert between.value == pytest.approx(min(first, second))
+
+
+def test_the_study_judges_the_vit_alone_and_on_less_data():
+    less = spectra(0.8, 30, batches=12, seed=1)  # mini-batches of its own, of another number
+    claims = judge_study({**AS_CLAIMED, "vit_less": less})
+    assert len(claims) == 6
+    assert {claim.verdict for claim in claims} == {"supported"}
+    assert by_statement(claims, "The loss of a ViT is not convex").value == nep(AS_CLAIMED["vit"].values).value
+    data = by_statement(claims, "More data make")
+    assert data.value == pytest.approx(nep(less.values).value - nep(AS_CLAIMED["vit"].values).value)
+    convex = judge_study({"vit": spectra(0.0, 30), "vit_less": spectra(0.0, 30, seed=1)})
+    assert [claim.verdict for claim in convex] == ["not supported", "not supported"]
+    assert judge_study({"resnet": AS_CLAIMED["resnet"]}) == ()
+
+
+def test_mini_batches_of_other_data_are_resampled_apart():
+    """The variance of a difference of independent shares is the sum of theirs."""
+    one, other = spectra(0.5, 30, batches=200), spectra(0.5, 30, batches=200, seed=1)
+    data = by_statement(judge_study({"vit": one, "vit_less": other}), "More data make")
+    assert data.high - data.low == pytest.approx(2 * 1.96 * np.sqrt(2 * 0.25 / 1000), rel=0.1)
 
 
 def test_paired_mini_batches_make_the_difference_surer():
