@@ -56,6 +56,16 @@ def checkpoint_state(path: str | os.PathLike[str]) -> dict[str, Any] | None:
         raise ValueError(f"checkpoint: {path} cannot be read as safetensors: {error}") from error
 
 
+def checkpoint_epoch(path: str | os.PathLike[str]) -> int | None:
+    """After which epoch of its training a file of ``alternet train`` is; None for files of others.
+
+    Raises:
+        ValueError: a safetensors file that is not there or not whole.
+    """
+    state = checkpoint_state(path) if Path(path).suffix == ".safetensors" else None
+    return None if state is None else state.get("epoch")
+
+
 def load_weights(model: nn.Module, path: str | os.PathLike[str]) -> None:
     """Put the weights of a file into ``model``, every one of them.
 

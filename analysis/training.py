@@ -4,6 +4,7 @@ A run lives in a folder:
 
 - ``last.safetensors``: everything needed to go on, replaced after every epoch;
 - ``warmup.safetensors``, ``model.safetensors``: the weights after the warm-up and at the end, for anyone to load;
+- ``epoch-E.safetensors``: those after every epoch E that is to be kept, 0 for those at the start;
 - ``history.json``, ``history.csv``: a row per epoch.
 """
 
@@ -13,6 +14,7 @@ import dataclasses
 import math
 import os
 import time
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -46,19 +48,25 @@ def train(
     *,
     seed: int = 0,
     device: str | torch.device = "cpu",
+    keep_epochs: Collection[int] = (),
 ) -> nn.Module:
     """Train ``network`` on ``data``, or take its training up again; the trained model, in eval mode.
 
     An interrupted run loses the epoch it was in at most, and ends with the weights of one that was never stopped
     (all randomness derives from ``seed`` and the epoch). A finished run is only loaded. Weight decay spares what is
-    one-dimensional, and what the model names in ``no_weight_decay``.
+    one-dimensional, and what the model names in ``no_weight_decay``. The weights after each of ``keep_epochs`` (0 to
+    the recipe's) stay in a file of their own, ``kept_file(epoch)``.
 
     Raises:
-        ValueError: ``folder`` holds a run with other settings, or files that cannot be read; see also
-            ``train_batches`` and ``Network.build``.
+        ValueError: ``folder`` holds a run with other settings, files that cannot be read, or a run that is past one of
+            ``keep_epochs`` and did not keep it; an epoch out of range; see also ``train_batches`` and
+            ``Network.build``.
         FloatingPointError: the loss became NaN or infinite.
     """
-    run = _Run(network, data, recipe, Path(folder), seed, torch.device(device))
+    outside = [epoch for epoch in keep_epochs if not 0 <= epoch <= recipe.epochs]
+    if outside:
+        raise ValueError(f"keep_epochs: got {outside[0]}, expected 0 to {recipe.epochs}")
+    run = _Run(network, data, recipe, Path(folder), seed, torch.device(device), frozenset(keep_epochs))
     run.restore()
     if run.epoch < recipe.epochs:
         with progress_bar(f"train {network.name}", recipe.epochs * run.updates, done=run.epoch * run.updates) as bar:
@@ -66,6 +74,11 @@ def train(
                 run.train_epoch(bar)
                 run.save()
     return run.model.eval()
+
+
+def kept_file(epoch: int) -> str:
+    """The name of the file with the weights after ``epoch``."""
+    return f"epoch-{epoch}.safetensors"
 
 
 def evaluate(model: nn.Module, batches: Batches) -> tuple[float, float]:
@@ -85,9 +98,17 @@ class _Run:
     """The state of a training run: model, optimizer, learning rate, history."""
 
     def __init__(
-        self, network: Network, data: ImageData, recipe: Recipe, folder: Path, seed: int, device: torch.device
+        self,
+        network: Network,
+        data: ImageData,
+        recipe: Recipe,
+        folder: Path,
+        seed: int,
+        device: torch.device,
+        keep_epochs: frozenset[int],
     ) -> None:
         self.data, self.recipe, self.folder, self.seed, self.device = data, recipe, folder, seed, device
+        self.keep_epochs = keep_epochs
         self.settings = plain(
             {
                 "network": network.summary(),
@@ -147,12 +168,9 @@ class _Run:
 
     def save(self) -> None:
         """Write the files; ``last.safetensors`` at the end, which is what ``restore`` goes by."""
+        self.keep()
         weights = self.model.state_dict()
         state = {**self.settings, "epoch": self.epoch}
-        if self.epoch == self.recipe.warmup_epochs:
-            save_checkpoint(self.folder / WARM, weights, state)
-        if self.epoch == self.recipe.epochs:
-            save_checkpoint(self.folder / FINAL, weights, state)
         save_json(self.folder / "history.json", HISTORY_KIND, {**state, "rows": self.history})
         save_csv(self.folder / "history.csv", COLUMNS, ([*row.values()] for row in self.history))
         tensors, rest = optimizer_tensors(self.optimizer)
@@ -160,10 +178,20 @@ class _Run:
         named |= {f"optimizer.{name}": tensor for name, tensor in tensors.items()}
         save_checkpoint(self.folder / LAST, named, {**state, "optimizer": rest, "history": self.history})
 
+    def keep(self) -> None:
+        """Write the files of weights alone that are due after this epoch."""
+        due = {FINAL: self.recipe.epochs, **{kept_file(epoch): epoch for epoch in self.keep_epochs}}
+        if self.recipe.warmup_epochs:
+            due[WARM] = self.recipe.warmup_epochs
+        for name, epoch in due.items():
+            if epoch == self.epoch:
+                save_checkpoint(self.folder / name, self.model.state_dict(), {**self.settings, "epoch": epoch})
+
     def restore(self) -> None:
-        """Go back to the last epoch's end, if there is one."""
+        """Go back to the last epoch's end, or start where there is none."""
         path = self.folder / LAST
         if not path.exists():
+            self.keep()
             return
         tensors, state = load_checkpoint(path)
         changes = differences({what: state.get(what) for what in self.settings}, self.settings)
@@ -176,6 +204,13 @@ class _Run:
         self.model.load_state_dict(parts["model"])
         restore_optimizer(self.optimizer, parts["optimizer"], state["optimizer"])
         self.history = state["history"]
+        lost = sorted(
+            epoch for epoch in self.keep_epochs if epoch <= self.epoch and not (self.folder / kept_file(epoch)).exists()
+        )
+        if lost:
+            raise ValueError(
+                f"keep_epochs: {self.folder} is past epoch {lost[0]} and did not keep it; train in a new folder"
+            )
 
     def _finite(self, loss: float) -> float:
         if not math.isfinite(loss):

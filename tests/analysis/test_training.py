@@ -9,12 +9,12 @@ import torch
 from safetensors.torch import load_file
 
 from alternet.analysis import training
-from alternet.analysis.checkpoints import save_checkpoint
+from alternet.analysis.checkpoints import checkpoint_epoch, save_checkpoint
 from alternet.analysis.data import ImageData, Pictures
 from alternet.analysis.files import load_json
 from alternet.analysis.networks import Network
 from alternet.analysis.recipe import PAPER
-from alternet.analysis.training import train
+from alternet.analysis.training import kept_file, train
 
 VIT = Network(
     "vit",
@@ -149,7 +149,7 @@ def test_schedule_is_linear_then_cosine(tmp_path, monkeypatch):
 
 
 def test_weight_decay_spares_what_is_one_dimensional():
-    run = training._Run(ALTERNET, colours(), RECIPE, None, 0, torch.device("cpu"))
+    run = training._Run(ALTERNET, colours(), RECIPE, None, 0, torch.device("cpu"), frozenset())
     decayed = {id(p) for g in run.optimizer.param_groups if g["weight_decay"] for p in g["params"]}
     spared = [name for name, parameter in run.model.named_parameters() if id(parameter) not in decayed]
     assert "layer1.0.bn.weight" in spared
@@ -209,3 +209,29 @@ def test_model_that_timm_does_not_know_or_cannot_build():
         Network("a", "vit_gigantic").build()
     with pytest.raises(ValueError, match=r"vit_tiny_patch16_224 could not be built with .*wings"):
         Network("a", "vit_tiny_patch16_224", {"wings": 2}).build()
+
+
+def test_kept_epochs_are_the_weights_after_them(tmp_path):
+    recipe = RECIPE.changed(epochs=3)
+    train(VIT, colours(), recipe, tmp_path / "kept", seed=3, keep_epochs=(0, 2, 3))
+    kept = {path.name for path in (tmp_path / "kept").glob("epoch-*")}
+    assert kept == {"epoch-0.safetensors", "epoch-2.safetensors", "epoch-3.safetensors"}
+    start = VIT.build(seed=3, drop_path_rate=recipe.drop_path).state_dict()
+    for name, tensor in load_file(tmp_path / "kept" / kept_file(0)).items():
+        assert torch.equal(tensor, start[name])
+    last, final = (load_file(tmp_path / "kept" / name) for name in (kept_file(3), training.FINAL))
+    assert all(torch.equal(last[name], final[name]) for name in final)
+    assert [checkpoint_epoch(tmp_path / "kept" / kept_file(epoch)) for epoch in (0, 2, 3)] == [0, 2, 3]
+    train(VIT, colours(), recipe, tmp_path / "plain", seed=3)
+    plain = load_file(tmp_path / "plain" / training.FINAL)
+    assert all(torch.equal(plain[name], final[name]) for name in final)  # keeping changes nothing
+
+
+def test_epochs_that_were_not_kept_are_gone(tmp_path):
+    recipe = RECIPE.changed(epochs=2)
+    train(VIT, colours(), recipe, tmp_path, seed=3, keep_epochs=(2,))
+    train(VIT, colours(), recipe, tmp_path, seed=3, keep_epochs=(2,))
+    with pytest.raises(ValueError, match=r"keep_epochs: .* is past epoch 1 and did not keep it; train in a new folder"):
+        train(VIT, colours(), recipe, tmp_path, seed=3, keep_epochs=(1, 2))
+    with pytest.raises(ValueError, match="keep_epochs: got 3, expected 0 to 2"):
+        train(VIT, colours(), recipe, tmp_path, seed=3, keep_epochs=(3,))
