@@ -10,6 +10,8 @@ from tqdm import tqdm
 
 LABEL_WIDTH = 26
 
+Report = Callable[[int, int], None]  # (done, in all): first with what was done before, then after every piece
+
 
 def progress_bar(label: str, total: int, *, done: int = 0, unit: str = "batch") -> tqdm:
     """A bar on stderr. ``done`` was done before: it counts as progress but not for the speed."""
@@ -25,7 +27,7 @@ def progress_bar(label: str, total: int, *, done: int = 0, unit: str = "batch") 
 
 
 @contextmanager
-def reporting(label: str) -> Iterator[Callable[[int, int], None]]:
+def reporting(label: str) -> Iterator[Report]:
     """A bar moved by calls of ``report(batches done, batches in all)``, the first of which says where it starts."""
     bar: list[tqdm] = []
 
@@ -39,3 +41,29 @@ def reporting(label: str) -> Iterator[Callable[[int, int], None]]:
     finally:
         for opened in bar:
             opened.close()
+
+
+@contextmanager
+def reporting_stages(label: str, total: int) -> Iterator[Callable[[str], Report]]:
+    """One bar over several stages with ``total`` pieces in all, so that the time left is that of the whole.
+
+    ``stage(name)`` begins a stage and gives its report.
+    """
+    with progress_bar(label, total) as bar:
+
+        def stage(name: str) -> Report:
+            bar.set_postfix_str(name, refresh=False)
+            before: int | None = None
+
+            def report(done: int, _: int) -> None:
+                nonlocal before
+                if before is None:  # counts as progress but not for the speed
+                    bar.n, bar.initial, bar.last_print_n = bar.n + done, bar.initial + done, bar.last_print_n + done
+                    bar.refresh()
+                else:
+                    bar.update(done - before)
+                before = done
+
+            return report
+
+        yield stage

@@ -9,8 +9,8 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from alternet.analysis.files import complete, load_json, save_json
 from alternet.analysis.hessian import HessianOperator
 from alternet.analysis.journal import START_AGAIN, Journal
 from alternet.analysis.lanczos import top_eigenvalues
-from alternet.analysis.progress import progress_bar
+from alternet.analysis.progress import Report, reporting
 
 KIND = "alternet hessian spectra"
 LEVEL = 0.95  # of all intervals
@@ -92,8 +92,8 @@ class SpectraResult:
     products: [batches] Hessian-vector products it took.
     sizes: [batches] images.
     network: the name that results and figures show.
-    config: what the numbers depend on: ``k``, ``tol``, ``seed``, ``weight_decay``, ``loss`` and ``dtype``, the number
-        of ``parameters``, a checksum of the ``weights``, and how many ``batches`` the whole study has.
+    config: what the numbers depend on: ``k``, ``tol``, ``seed``, ``weight_decay``, ``params``, ``loss`` and ``dtype``,
+        the number of trained ``parameters``, a checksum of the ``weights``, and how many ``batches`` there are in all.
     """
 
     values: np.ndarray
@@ -136,25 +136,28 @@ def hessian_spectra(
     k: int = 5,
     loss: Callable[[Any, Tensor], Tensor] = F.cross_entropy,
     weight_decay: float = 0.0,
+    params: str | Sequence[str] | None = None,
     tol: float = 1e-3,
     seed: int = 0,
     out: str | os.PathLike[str] | None = None,
-    progress: bool = True,
+    progress: bool | Report = True,
     network: str | None = None,
 ) -> SpectraResult:
-    """The ``k`` Hessian eigenvalues of largest magnitude of every mini-batch, in the parameters that require gradients.
+    """The ``k`` Hessian eigenvalues of largest magnitude of every mini-batch.
 
     Args:
         model: measured in eval mode, given back as it came.
         batches: has ``len`` and yields ``(images, targets)``; the same in every iteration.
         loss: ``loss(output, targets)``, a mean over the batch.
         weight_decay: of the L2 term ½·weight_decay·‖w‖², which shifts every eigenvalue by it.
+        params: those that the Hessian is taken in, see ``HessianOperator``; by default all that require gradients.
         tol: Lanczos stops at residuals of ``tol`` times the largest magnitude (see ``top_eigenvalues``).
         seed: batch i starts Lanczos from seed + i.
         out: a ``.jsonl`` file that gets one line per finished mini-batch. Where it exists, the study goes on behind
             the batches it holds, which are read again to see that they are the same; killed, it loses the batch in
             hand at most. The finished result is saved beside it as ``.json``.
-        progress: show a bar with the time left on stderr.
+        progress: show a bar with the time left on stderr, or call ``progress(batches done, batches in all)``, first
+            with what was done before.
         network: the name in results and figures; by default the class of the model.
 
     Raises:
@@ -165,30 +168,53 @@ def hessian_spectra(
     if len(batches) == 0:
         raise ValueError("batches: got none, expected at least one")
     network = network or type(model).__name__
-    config = _config(model, loss, len(batches), k=k, tol=tol, seed=seed, weight_decay=weight_decay)
+    config = _config(
+        model, loss, len(batches), k=k, tol=tol, seed=seed, weight_decay=weight_decay, params=_plain(params)
+    )
     journal = Journal(out, KIND, config, COLUMNS)
-    rows = journal.rows
-    bar = progress_bar(f"Hessian of {network}", len(batches), done=len(rows)) if progress else None
-    with nullcontext() if bar is None else bar:
-        for index, (images, targets) in enumerate(batches):
-            data = checksum([images, targets])
-            if index < len(rows):
-                if rows[index]["data"] != data:
-                    raise ValueError(f"out: {out} holds other images or targets as batch {index}; {START_AGAIN}")
-                continue
-            try:
-                op = HessianOperator(model, loss, (images, targets), weight_decay=weight_decay)
-                row = _solve(op, k, tol, seed + index)
-            except FloatingPointError as error:
-                raise FloatingPointError(f"batch {index}: {error} (diverged weights, bad images?)") from error
-            journal.append({"data": data, "sizes": len(images), **row})
-            if bar is not None:
-                bar.update()
-    columns = _arrays(lambda name: [row[name] for row in rows])
+
+    def solve(index: int, batch: tuple[Tensor, Tensor]) -> dict[str, Any]:
+        op = HessianOperator(model, loss, batch, params=params, weight_decay=weight_decay)
+        return _solve(op, k, tol, seed + index)
+
+    with _shown(progress, network) as report:
+        _finish(journal, batches, solve, report)
+    columns = _arrays(lambda name: [row[name] for row in journal.rows])
     result = SpectraResult(**columns, network=network, config=config)
     if out is not None:
         result.save(Path(out).with_suffix(".json"))
     return result
+
+
+def _finish(
+    journal: Journal, batches: Any, solve: Callable[[int, tuple[Tensor, Tensor]], dict[str, Any]], report: Report
+) -> None:
+    """Solve every mini-batch that ``journal`` has no row of, in order; the others must be those it was made of."""
+    rows = journal.rows
+    report(len(rows), len(batches))
+    for index, (images, targets) in enumerate(batches):
+        data = checksum([images, targets])
+        if index < len(rows):
+            if rows[index]["data"] != data:
+                raise ValueError(f"out: {journal.path} holds other images or targets as batch {index}; {START_AGAIN}")
+            continue
+        try:
+            row = solve(index, (images, targets))
+        except FloatingPointError as error:
+            raise FloatingPointError(f"batch {index}: {error} (diverged weights, bad images?)") from error
+        journal.append({"data": data, "sizes": len(images), **row})
+        report(len(rows), len(batches))
+
+
+def _shown(progress: bool | Report, network: str) -> AbstractContextManager[Report]:
+    if callable(progress):
+        return nullcontext(progress)
+    return reporting(f"Hessian of {network}") if progress else nullcontext(lambda done, total: None)
+
+
+def _plain(params: str | Sequence[str] | None) -> Any:
+    """As a JSON value."""
+    return params if params is None or isinstance(params, str) else list(params)
 
 
 def _arrays(column: Callable[[str], Any]) -> dict[str, np.ndarray]:

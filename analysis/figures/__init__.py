@@ -6,6 +6,16 @@ from alternet.analysis.figures.density import draw_density, draw_eigenvalues
 from alternet.analysis.figures.fourier import draw_fourier
 from alternet.analysis.figures.spectra import draw_spectra
 from alternet.analysis.figures.training import draw_training
+from alternet.analysis.figures.training_spectra import draw_estimates, draw_training_spectra
 from alternet.analysis.figures.variance import draw_variance
 
-__all__ = ["draw_density", "draw_eigenvalues", "draw_fourier", "draw_spectra", "draw_training", "draw_variance"]
+__all__ = [
+    "draw_density",
+    "draw_eigenvalues",
+    "draw_estimates",
+    "draw_fourier",
+    "draw_spectra",
+    "draw_training",
+    "draw_training_spectra",
+    "draw_variance",
+]
