@@ -82,7 +82,7 @@ setup(
     package_dir=ROOTS,
     package_data={
         "alternet": ["py.typed"],
-        "alternet.analysis": ["page.html"],
+        "alternet.analysis": ["*.html", "*.css"],
         "alternet.kernels": ["**/*.cpp", "**/*.h"],
     },
     **native(),

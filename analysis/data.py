@@ -16,7 +16,9 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, Subset
+
+from alternet.analysis.seeding import derived_seed
 
 SOURCES = "cifar10, cifar100, mnist5k, an .npz file, or a folder with train/ and val/ (or test/)"
 NPZ_KEYS = ("train_x", "train_y", "test_x", "test_y", "classes")
@@ -238,6 +240,20 @@ def _statistics(name: str, mean: np.ndarray, std: np.ndarray) -> tuple[Triple, T
     if std.min() < 1e-4:
         raise ValueError(f"data: the training pictures of {name} are all of one colour in channel {std.argmin()}")
     return tuple(mean.tolist()), tuple(std.tolist())  # type: ignore[return-value]
+
+
+def portion(data: ImageData, fraction: float, *, seed: int) -> ImageData:
+    """``data`` with a random ``fraction`` of the training pictures, each so often that there are as many as before.
+
+    So an epoch has as many updates, and networks trained on less data differ by the data alone. Normalisation stays.
+    Raises ValueError where ``fraction`` is not in (0, 1).
+    """
+    if not 0 < fraction < 1:
+        raise ValueError(f"fraction: got {fraction}, expected more than 0 and less than 1")
+    size = len(data.train)  # type: ignore[arg-type]
+    chosen = np.random.default_rng(derived_seed(seed, "portion")).permutation(size)[: max(1, round(fraction * size))]
+    train = Subset(data.train, np.resize(chosen, size).tolist())
+    return dataclasses.replace(data, name=f"{100 * fraction:g} % of {data.name}", train=train)
 
 
 def as_tensor(pictures: Sequence[Image.Image], data: ImageData) -> torch.Tensor:

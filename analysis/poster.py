@@ -32,7 +32,7 @@ from alternet.analysis.page import Page, write_page
 from alternet.analysis.per_image import PerImage, per_image_statistics
 from alternet.analysis.progress import reporting
 from alternet.analysis.recipe import Recipe
-from alternet.analysis.settings import differences, plain
+from alternet.analysis.settings import claim_folder, plain
 from alternet.analysis.spectra import SpectraResult, hessian_spectra
 from alternet.analysis.training import HISTORY_KIND, WARM, train
 from alternet.analysis.variance import Variance, VarianceResult
@@ -129,15 +129,7 @@ class _Job:
 
     def claim_folder(self) -> None:
         """Write ``config.json``. Raises ValueError where the folder belongs to another poster."""
-        path = self.out / "config.json"
-        if path.exists():
-            changes = differences(load_json(path, CONFIG_KIND), self.config)
-            if changes:
-                raise ValueError(f"{self.out} holds a poster with other settings: {'; '.join(changes)}")
-        elif self.out.is_dir() and any(self.out.iterdir()):
-            raise ValueError(f"{self.out} holds something else than a poster: expected an empty or a new folder")
-        else:
-            save_json(path, CONFIG_KIND, self.config)
+        claim_folder(self.out, CONFIG_KIND, "poster", self.config)
         if (self.out / "seconds.json").exists():
             self.seconds = load_json(self.out / "seconds.json", SECONDS_KIND)
 

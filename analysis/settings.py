@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
+
+from alternet.analysis.files import load_json, save_json
 
 END = object()
 
@@ -23,3 +26,19 @@ def differences(found: Any, expected: Any, name: str = "") -> list[str]:
         return []
     old, new = ("absent" if value is END else json.dumps(value) for value in (found, expected))
     return [f"{name} was {old} and is {new}"]
+
+
+def claim_folder(folder: Path, kind: str, what: str, settings: dict[str, Any]) -> None:
+    """Write ``config.json`` into a new folder, or see that the one there has the same ``settings``.
+
+    Raises ValueError where ``folder`` has those of another ``what``, or is not empty and has none.
+    """
+    path = folder / "config.json"
+    if path.exists():
+        changes = differences(load_json(path, kind), settings)
+        if changes:
+            raise ValueError(f"{folder} holds a {what} with other settings: {'; '.join(changes)}")
+    elif folder.is_dir() and any(folder.iterdir()):
+        raise ValueError(f"{folder} holds something else than a {what}: expected an empty or a new folder")
+    else:
+        save_json(path, kind, settings)

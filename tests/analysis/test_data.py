@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from alternet.analysis.data import as_tensor, load_data
+from alternet.analysis.data import as_tensor, load_data, portion
 
 GOOD_CLASSES = np.array(["red", "green", "blue"])
 
@@ -214,3 +214,22 @@ def test_folder_errors(folder):
 def test_image_size_is_for_folders_only(npz):
     with pytest.raises(ValueError, match="image_size: only a folder"):
         load_data(npz(), image_size=32)
+
+
+def test_a_portion_is_as_long_but_of_fewer_pictures(npz):
+    data = load_data(npz())
+    less = portion(data, 0.25, seed=3)
+    assert (len(less.train), less.test, less.mean) == (12, data.test, data.mean)
+    assert less.name == "25 % of some"
+    seen = [less.train[i][0].tobytes() for i in range(12)]
+    assert sorted(seen.count(picture) for picture in set(seen)) == [4, 4, 4]
+    assert set(seen) < {data.train[i][0].tobytes() for i in range(12)}
+    again, other = portion(data, 0.25, seed=3), portion(data, 0.25, seed=4)
+    assert [again.train[i][0].tobytes() for i in range(12)] == seen
+    assert {other.train[i][0].tobytes() for i in range(12)} != set(seen)
+
+
+@pytest.mark.parametrize("fraction", [0.0, 1.0, -1.0])
+def test_a_portion_is_a_part(npz, fraction):
+    with pytest.raises(ValueError, match=f"fraction: got {fraction}, expected more than 0 and less than 1"):
+        portion(load_data(npz()), fraction, seed=0)
