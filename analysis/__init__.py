@@ -15,6 +15,7 @@ from .hessian import HessianOperator
 from .lanczos import TopEigenvalues, top_eigenvalues
 from .spectra import Estimate, SpectraResult, ape, hessian_spectra, nep
 from .trace import Moments, moments
+from .training_spectra import Snapshot, spectra_over_training
 from .variance import Variance, VarianceResult
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "HessianOperator",
     "Moments",
     "SpectraResult",
+    "Snapshot",
     "SpectralDensity",
     "TopEigenvalues",
     "Variance",
@@ -34,6 +36,7 @@ __all__ = [
     "hessian_spectra",
     "moments",
     "nep",
+    "spectra_over_training",
     "spectral_density",
     "top_eigenvalues",
 ]

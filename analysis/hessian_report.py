@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from alternet.analysis.density import spectral_density
+from alternet.analysis.density import SpectralDensity, spectral_density
 from alternet.analysis.figures import draw_density, draw_eigenvalues
 from alternet.analysis.files import save_json
 from alternet.analysis.lanczos import LinearOperator, top_eigenvalues
-from alternet.analysis.progress import reporting
+from alternet.analysis.progress import Report, reporting, reporting_stages
 from alternet.analysis.trace import moments
 
 KIND = "alternet hessian"
@@ -38,13 +38,31 @@ def report_top(op: LinearOperator, out: Path, *, k: int, tol: float, seed: int) 
     return result
 
 
-def report_density(op: LinearOperator, out: Path, *, probes: int, steps: int, seed: int) -> dict[str, Any]:
-    """Writes density.json (quadrature nodes and weights of every probe) and density.png."""
-    with reporting("products") as report:
-        found = spectral_density(_Counted(op, report, probes * steps), probes=probes, steps=steps, seed=seed)
+def report_density(
+    operators: Mapping[str, Callable[[], LinearOperator]], out: Path, *, probes: int, steps: int, seed: int
+) -> list[dict[str, Any]]:
+    """Writes density.json (quadrature nodes and weights of every probe) and density.png, a panel per operator.
+
+    ``operators`` go by what they are of, and are made one at a time; the result is without nodes and weights.
+    """
+    densities: dict[str, SpectralDensity] = {}
+    with reporting_stages("products", len(operators) * probes * steps) as stage:
+        for name, make in operators.items():
+            counted = _Counted(make(), stage(name), probes * steps)
+            densities[name] = spectral_density(counted, probes=probes, steps=steps, seed=seed)
+    summaries = [_density_summary(name, density, seed) for name, density in densities.items()]
+    quadratures = [{"nodes": found.nodes.tolist(), "weights": found.weights.tolist()} for found in densities.values()]
+    rows = [summary | quadrature for summary, quadrature in zip(summaries, quadratures, strict=True)]
+    save_json(out / "density.json", KIND, {"densities": rows})
+    draw_density(densities, out / "density.png")
+    return summaries
+
+
+def _density_summary(name: str, found: SpectralDensity, seed: int) -> dict[str, Any]:
     mean, error = found.mean(lambda nodes: nodes)
     below, below_error = found.below(0.0)
-    summary = {
+    return {
+        "of": name,
         "size": found.size,
         "trace": found.size * mean,
         "trace_error": _number(found.size * error),
@@ -53,10 +71,6 @@ def report_density(op: LinearOperator, out: Path, *, probes: int, steps: int, se
         "products": found.products,
         "seed": seed,
     }
-    quadratures = {"nodes": found.nodes.tolist(), "weights": found.weights.tolist()}
-    save_json(out / "density.json", KIND, summary | quadratures)
-    draw_density(found, out / "density.png")
-    return summary
 
 
 def report_trace(op: LinearOperator, out: Path, *, products: int, seed: int) -> dict[str, Any]:
@@ -80,7 +94,7 @@ def report_trace(op: LinearOperator, out: Path, *, products: int, seed: int) -> 
 class _Counted:
     """An operator that reports every product; ``most`` is how many there can be."""
 
-    def __init__(self, op: LinearOperator, report: Callable[[int, int], None], most: int) -> None:
+    def __init__(self, op: LinearOperator, report: Report, most: int) -> None:
         self._op, self._report, self._most, self._done = op, report, most, 0
         self.shape, self.dtype, self.device = tuple(op.shape), op.dtype, torch.device(op.device)
         report(0, most)

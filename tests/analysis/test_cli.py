@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from alternet.analysis import poster
 from alternet.analysis.cli import main
@@ -35,8 +36,8 @@ def npz(tmp_path_factory) -> str:
 def trained(npz, tmp_path_factory) -> Path:
     """What `alternet train` left."""
     out = tmp_path_factory.mktemp("trained") / "vit"
-    arguments = ["train", *VIT, "num_heads=3", "--data", npz, "--out", str(out), "--epochs", "2", "--batch-size", "16"]
-    assert main(arguments) == 0
+    arguments = ["train", *VIT, "num_heads=3", "--data", npz, "--out", str(out), "--epochs", "2"]
+    assert main([*arguments, "--batch-size", "16", "--keep-epochs", "0,1"]) == 0
     return out
 
 
@@ -63,16 +64,48 @@ def test_train(trained):
 
 
 def test_spectra_of_a_checkpoint_that_says_what_it_is(trained, npz, tmp_path, capsys):
-    arguments = ["spectra", "--checkpoint", str(trained / "model.safetensors"), "--data", npz, "--out", str(tmp_path)]
+    weights = str(trained / "model.safetensors")
+    arguments = ["hessian", "spectra", "--checkpoint", weights, "--data", npz, "--out", str(tmp_path)]
     assert main([*arguments, "--fraction", "0.25", "--hessian-batch-size", "8", "-k", "2"]) == 0
-    printed = json.loads(capsys.readouterr().out)
-    stored = json.loads((tmp_path / "spectra.json").read_text())
-    assert printed == stored["summary"]
+    (printed,) = json.loads(capsys.readouterr().out)
+    stored = json.loads((tmp_path / "vit_tiny_patch16_224-2.json").read_text())
+    assert (printed["network"], printed["epoch"], printed["mini_batches"]) == ("vit_tiny_patch16_224", 2, 2)
+    assert printed["nep"] == stored["summary"]["nep"]["value"]
     assert np.shape(stored["values"]) == (2, 2)
     assert stored["sizes"] == [8, 8]
     assert stored["config"]["weight_decay"] == 0.05
+    assert len((tmp_path / "vit_tiny_patch16_224-2.jsonl").read_text().splitlines()) == 3
     assert (tmp_path / "spectra.png").exists()
-    assert len((tmp_path / "spectra.jsonl").read_text().splitlines()) == 3
+    assert not (tmp_path / "training.png").exists()  # of a single epoch
+
+
+def test_spectra_of_several_checkpoints(trained, npz, tmp_path, capsys):
+    weights = [str(trained / f"epoch-{epoch}.safetensors") for epoch in (1, 0)]
+    arguments = ["--data", npz, "--fraction", "0.25", "--hessian-batch-size", "8", "-k", "2", "--params", "head"]
+    out = ["--out", str(tmp_path / "own")]
+    assert main(["hessian", "spectra", "--checkpoint", *weights, *out, *arguments]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert [row["epoch"] for row in printed] == [0, 1]
+    assert json.loads((tmp_path / "own" / "spectra.json").read_text())["spectra"] == printed
+    for name in ("spectra", "training", "estimates"):
+        assert (tmp_path / "own" / f"{name}.png").exists()
+
+    others = []
+    for number, path in enumerate(weights):
+        torch.save(load_file(path), tmp_path / f"{number}.pt")
+        others.append(str(tmp_path / f"{number}.pt"))
+    command = ["hessian", "spectra", *VIT, "num_heads=3", *arguments]
+    assert main([*command, "--out", str(tmp_path / "counted"), "--checkpoint", *others]) == 0
+    counted = json.loads(capsys.readouterr().out)
+    assert [row["epoch"] for row in counted] == [1, 2]  # as they were given
+    assert [row["ape"] for row in counted] == [row["ape"] for row in reversed(printed)]
+    numbered = [f"{epoch}={path}" for epoch, path in zip((30, 7), others, strict=True)]
+    assert main([*command, "--out", str(tmp_path / "numbered"), "--checkpoint", *numbered]) == 0
+    assert [row["epoch"] for row in json.loads(capsys.readouterr().out)] == [7, 30]
+    mixed = [*command, "--out", str(tmp_path / "mixed"), "--checkpoint", numbered[0], others[1]]
+    assert f"{others[1]} does not say of which epoch it is; give it as EPOCH=" in error_of(mixed, capsys)
+    twice = [*command, "--out", str(tmp_path / "twice"), "--checkpoint", numbered[0], numbered[0]]
+    assert "2 are of vit_tiny_patch16_224 after epoch 30, expected one" in error_of(twice, capsys)
 
 
 def test_hessian_of_a_checkpoint(trained, npz, tmp_path, capsys):
@@ -83,6 +116,8 @@ def test_hessian_of_a_checkpoint(trained, npz, tmp_path, capsys):
         assert main(["hessian", what, *arguments, *more]) == 0
         found[what] = json.loads(capsys.readouterr().out)
         stored = json.loads((tmp_path / f"{what}.json").read_text())
+        if what == "density":
+            (found[what],), (stored,) = found[what], stored["densities"]
         assert stored.items() >= found[what].items()
     assert found["top"]["size"] == found["trace"]["size"] == 39  # 12 features and a bias for each of 3 classes
     assert all(found["top"]["converged"])
@@ -95,9 +130,17 @@ def test_hessian_of_a_checkpoint(trained, npz, tmp_path, capsys):
     assert same["trace"] == pytest.approx(found["trace"]["trace"], rel=1e-3)
 
 
-def test_features_of_a_file_of_others(trained, npz, tmp_path, capsys):
-    from safetensors.torch import load_file
+def test_densities_of_several_blocks(trained, npz, tmp_path, capsys):
+    arguments = ["--checkpoint", str(trained / "model.safetensors"), "--data", npz, "--out", str(tmp_path)]
+    arguments += ["--fraction", "0.25", "--hessian-batch-size", "8", "--params", "head", r"blocks\.1\.norm"]
+    assert main(["hessian", "density", *arguments, "--probes", "2", "--steps", "5"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert [(block["of"], block["size"]) for block in printed] == [("head", 39), (r"blocks\.1\.norm", 48)]
+    stored = json.loads((tmp_path / "density.json").read_text())["densities"]
+    assert [np.shape(block["nodes"]) for block in stored] == [(2, 5), (2, 5)]
 
+
+def test_features_of_a_file_of_others(trained, npz, tmp_path, capsys):
     torch.save(load_file(trained / "model.safetensors"), tmp_path / "weights.pt")
     arguments = ["features", *VIT, "num_heads=3", "--checkpoint", str(tmp_path / "weights.pt"), "--data", npz]
     assert main([*arguments, "--out", str(tmp_path / "exact")]) == 0
@@ -153,12 +196,13 @@ def test_user_errors_are_one_line(trained, npz, tmp_path, capsys):
         "image_size: only a folder": ["poster", "--data", npz, *out, "--image-size", "32"],
         "timm knows no 'vit_gigantic'": ["train", "--model", "vit_gigantic", "--data", npz, *out],
         "cannot be read as safetensors": [
-            "spectra", "--checkpoint", str(tmp_path / "broken.safetensors"), "--data", npz, *out
+            "hessian", "top", "--checkpoint", str(tmp_path / "broken.safetensors"), "--data", npz, *out
         ],
-        "does not say what network it is of": ["spectra", "--checkpoint", "weights.pt", "--data", npz, *out],
+        "does not say what network it is of": ["hessian", "spectra", "--checkpoint", "weights.pt", "--data", npz, *out],
         "there is no file absent.pt": ["features", *VIT, "--checkpoint", "absent.pt", "--data", npz, *out],
         "does not fit ResNet": ["features", "--model", "resnet18", "--checkpoint", weights, "--data", npz, *out],
-        "fraction: got 2.0": ["spectra", "--checkpoint", weights, "--data", npz, *out, "--fraction", "2"],
+        "fraction: got 2.0": ["hessian", "trace", "--checkpoint", weights, "--data", npz, *out, "--fraction", "2"],
+        "keep_epochs: got 11, expected 0 to 10": ["train", *VIT, "--data", npz, *out, "--keep-epochs", "11"],
         "device: 'quantum' cannot be used": ["info", "--device", "quantum"],
     }  # fmt: skip
     for message, arguments in cases.items():
@@ -173,6 +217,9 @@ def test_user_errors_are_one_line(trained, npz, tmp_path, capsys):
         ["poster", "--data", "mnist5k"],
         ["poster", "--out", "a", "--data", "mnist5k", "--checkpoint", "vit"],
         ["train", "--out", "a", "--data", "mnist5k", "--model", "a", "--model-args", "wings"],
+        ["train", "--out", "a", "--data", "mnist5k", "--model", "a", "--keep-epochs", "last"],
+        ["hessian", "--out", "a", "--data", "mnist5k"],
+        ["hessian", "spectra", "--out", "a", "--data", "mnist5k"],
         ["poster", "--out", "a", "--data", "mnist5k", "--epoch", "3"],
     ],
 )

@@ -8,14 +8,27 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
+from alternet.analysis.density import SpectralDensity
 from alternet.analysis.features import Tap
-from alternet.analysis.figures import draw_fourier, draw_spectra, draw_training, draw_variance, style
+from alternet.analysis.figures import (
+    draw_density,
+    draw_estimates,
+    draw_fourier,
+    draw_spectra,
+    draw_training,
+    draw_training_spectra,
+    draw_variance,
+    style,
+)
+from alternet.analysis.figures.density import _draw_densities as fill_densities
 from alternet.analysis.figures.fourier import _draw as fill_fourier
 from alternet.analysis.figures.spectra import _draw as fill_spectra
 from alternet.analysis.figures.training import _draw as fill_training
+from alternet.analysis.figures.training_spectra import _draw_densities as fill_training_spectra
+from alternet.analysis.figures.training_spectra import _draw_estimates as fill_estimates
 from alternet.analysis.figures.variance import _draw as fill_variance
 from alternet.analysis.fourier import FourierResult
-from alternet.analysis.spectra import SpectraResult
+from alternet.analysis.spectra import SpectraResult, ape, nep
 from alternet.analysis.variance import VarianceResult
 
 SIZES = [(8, 8), (8, 8), (8, 8), (4, 4), (4, 4), (1, 1)]
@@ -58,6 +71,21 @@ def random_spectra(network, scale, negative):
     return spectra_result(values, network)
 
 
+COURSE = {
+    "ResNet": {1: random_spectra("ResNet", 50, 4), 5: random_spectra("ResNet", 300, 0)},
+    "ViT": {0: random_spectra("ViT", 3, 9), 1: random_spectra("ViT", 10, 8), 5: random_spectra("ViT", 30, 5)},
+}
+
+
+def spectral_density(size, probes):
+    rng = np.random.default_rng(size)
+    weights = rng.random((probes, 9))
+    return SpectralDensity(rng.normal(0, size, (probes, 9)), weights / weights.sum(1, keepdims=True), size, 9 * probes)
+
+
+DENSITIES = {"blocks.0": spectral_density(300, 4), "head": spectral_density(40, 1)}
+
+
 def filled(fill, *results):
     figure = Figure()
     fill(*results, figure)
@@ -68,6 +96,9 @@ DRAWINGS = {
     "fourier": lambda path: draw_fourier([fourier_result("ResNet"), fourier_result("ViT"), fourier_result()], path),
     "variance": lambda path: draw_variance([variance_result("ResNet"), variance_result()], path),
     "spectra": lambda path: draw_spectra([random_spectra("ViT", 30, 5), random_spectra("ResNet", 300, 0)], path),
+    "density": lambda path: draw_density(DENSITIES, path),
+    "training spectra": lambda path: draw_training_spectra(COURSE, path),
+    "estimates": lambda path: draw_estimates(COURSE, path),
     "training": lambda path: draw_training({"ViT": history(3), "ResNet": history(1)}, path),
 }
 
@@ -105,11 +136,14 @@ def test_the_old_picture_stays_where_a_new_one_fails(tmp_path):
         (draw_training, {}),
         (draw_spectra, [spectra_result(np.empty((0, 5)))]),
         (draw_training, {"ViT": []}),
+        (draw_training_spectra, {}),
+        (draw_estimates, {"ViT": {}}),
+        (draw_density, {}),
         (draw_fourier, [fourier_result(), fourier_result(axis="paper")]),
     ],
 )
 def test_nothing_to_draw_is_an_error(tmp_path, draw, results):
-    with pytest.raises(ValueError, match=r"^(results|histories): .*(got|has no)"):
+    with pytest.raises(ValueError, match=r"^(results|histories|course|densities): .*(got|has no)"):
         draw(results, tmp_path / "figure.png")
     assert not any(tmp_path.iterdir())
 
@@ -195,6 +229,38 @@ def test_training_curves_hold_the_history():
     assert test.get_ydata().tolist() == [2, 1, 2 / 3, 0.5]
     assert accuracy.lines[0].get_ydata().tolist() == [0.5, 1 - 1 / 3, 0.75, 0.8]
     assert accuracy.get_legend().get_texts()[0].get_text() == "ViT  (80.0%)"
+
+
+def test_training_spectra_have_a_panel_per_epoch_with_its_networks():
+    figure = filled(fill_training_spectra, COURSE, [0, 1, 5], "checkpoint")
+    panels = figure.axes
+    assert [axes.get_ylabel() for axes in panels] == ["checkpoint 0", "checkpoint 1", "checkpoint 5"]
+    colours = style.network_colours(COURSE)
+    shown = [{line.get_color() for line in axes.lines} - {style.GREY} for axes in panels]
+    assert shown == [{colours["ViT"]}, set(colours.values()), set(colours.values())]
+    assert len({axes.get_xlim() for axes in panels}) == 1
+
+
+def test_densities_have_a_panel_each():
+    panels = filled(fill_densities, DENSITIES).axes
+    assert [axes.get_title(loc="left") or axes.get_title() for axes in panels] == ["blocks.0: n = 300", "head: n = 40"]
+    for axes, density in zip(panels, DENSITIES.values(), strict=True):
+        grid, curve = axes.lines[0].get_data()
+        np.testing.assert_allclose(curve, density.curve(grid)[0], rtol=1e-6, atol=1e-6 * curve.max())
+        assert len(axes.collections) == (1 if len(density.nodes) > 1 else 0)  # one probe has no error
+
+
+def test_estimates_are_drawn_with_their_intervals():
+    proportion, average = filled(fill_estimates, COURSE, "epoch").axes
+    for axes, estimate, factor in ((proportion, nep, 100), (average, ape, 1)):
+        for line, band, of in zip(axes.lines, axes.collections, COURSE.values(), strict=True):
+            found = [estimate(of[epoch].values) for epoch in sorted(of)]
+            np.testing.assert_array_equal(line.get_xdata(), sorted(of))
+            np.testing.assert_allclose(line.get_ydata(), [factor * each.value for each in found])
+            edges = band.get_paths()[0].vertices[:, 1]
+            for bound in (each.low for each in found), (each.high for each in found):
+                assert all(np.isclose(edges, factor * value).any() for value in bound)
+    assert average.get_yscale() == "log"  # 3 to 300
 
 
 def test_networks_keep_their_colours_from_figure_to_figure():

@@ -6,7 +6,7 @@ import sys
 
 import torch
 
-from alternet.analysis import poster
+from alternet.analysis import hessian_study, poster
 from alternet.analysis.cli import main
 from alternet.analysis.networks import Network
 
@@ -31,5 +31,5 @@ def tiny_networks(image_size: int, num_classes: int) -> tuple[Network, ...]:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    poster.poster_networks = tiny_networks
+    poster.poster_networks = hessian_study.poster_networks = tiny_networks
     sys.exit(main())

@@ -1,0 +1,7 @@
+"""The commands of ``alternet``, a module each: ``add(commands)`` gives argparse its arguments and what runs it."""
+
+from __future__ import annotations
+
+from alternet.analysis.commands import features, hessian, info, poster, train
+
+COMMANDS = (poster, train, hessian, features, info)

@@ -1,0 +1,59 @@
+"""What commands work on, made of their arguments: data, recipe, device, networks."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from timm.data import resolve_model_data_config
+from torch import nn
+
+from alternet.analysis.checkpoints import checkpoint_state
+from alternet.analysis.data import ImageData, load_data
+from alternet.analysis.networks import Network
+from alternet.analysis.recipe import RECIPES, Recipe
+
+
+def data_of(chosen: argparse.Namespace) -> ImageData:
+    return load_data(chosen.data, image_size=chosen.image_size, flip=chosen.flip)
+
+
+def recipe_of(chosen: argparse.Namespace) -> Recipe:
+    names = ("epochs", "warmup_epochs", "batch_size", "learning_rate", "weight_decay")
+    return RECIPES[chosen.recipe].changed(**{name: getattr(chosen, name, None) for name in names})
+
+
+def device_of(chosen: argparse.Namespace) -> str:
+    if chosen.device is None:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=chosen.device)
+    except (RuntimeError, AssertionError) as error:  # unknown, absent, or not in this build of torch
+        raise ValueError(f"device: {chosen.device!r} cannot be used: {str(error).splitlines()[0]}") from error
+    return chosen.device
+
+
+def named_network(chosen: argparse.Namespace, classes: int) -> Network:
+    """That of ``--model`` and ``--model-args``."""
+    return Network(chosen.model, chosen.model, {"num_classes": classes, **dict(chosen.model_args)})
+
+
+def network_of(chosen: argparse.Namespace, checkpoint: Path, classes: int) -> Network:
+    """That of ``--model``, or the one that the checkpoint says it is of."""
+    if chosen.model is not None:
+        return named_network(chosen, classes)
+    state = checkpoint_state(checkpoint) if checkpoint.suffix == ".safetensors" else None
+    if state is None:
+        raise ValueError(f"model: {checkpoint} does not say what network it is of; give --model")
+    return Network(**state["network"])
+
+
+def normalised(data: ImageData, load: Callable[[], nn.Module], chosen: argparse.Namespace) -> ImageData:
+    """``data`` as ``--normalise`` wants it for the model that ``load`` gives."""
+    if chosen.normalise == "data":
+        return data
+    config = resolve_model_data_config(load())
+    return dataclasses.replace(data, mean=tuple(config["mean"]), std=tuple(config["std"]))
