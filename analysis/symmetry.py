@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from alternet.analysis.lanczos import LinearOperator
-from alternet.analysis.vectors import dot, norm
+from alternet.analysis.vectors import space_of
 
 
 class AsymmetryError(ArithmeticError):
@@ -33,11 +32,12 @@ def check_symmetry(op: LinearOperator, *, tolerance: float, seed: int = 0) -> Sy
     Raises:
         AsymmetryError: a figure is above ``tolerance``, or not finite.
     """
-    generator = torch.Generator(op.device).manual_seed(seed)
-    u, v = torch.randn(2, op.shape[0], generator=generator, dtype=op.dtype, device=op.device)
+    space, generator = space_of(op), torch.Generator().manual_seed(seed)
+    u, v = space.normal(generator), space.normal(generator)
     hv, hu, again = op @ v, op @ u, op @ v
-    scale = max(_norm(hu), _norm(hv)) or 1.0  # the zero matrix is symmetric
-    found = Symmetry(float(abs(dot(u, hv) - dot(v, hu))) / scale, _norm(again - hv) / scale)
+    scale = max(float(space.norm(hu)), float(space.norm(hv))) or 1.0  # the zero matrix is symmetric
+    asymmetry = float(abs(space.dot(u, hv) - space.dot(v, hu))) / scale
+    found = Symmetry(asymmetry, float(space.norm(again - hv)) / scale)
     if not found.change <= tolerance:
         raise AsymmetryError(
             f"two products with one vector differ by {found.change:.1e} (tolerance {tolerance:.0e}): something changes "
@@ -51,7 +51,3 @@ def check_symmetry(op: LinearOperator, *, tolerance: float, seed: int = 0) -> Sy
             "one function? Values that overflow?"
         )
     return found
-
-
-def _norm(x: Tensor) -> float:
-    return float(norm(x))

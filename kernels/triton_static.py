@@ -5,7 +5,8 @@ recorded, so that what is compiled is what would run. Needs Triton and the tools
 
 An operator takes part by a module ``triton_static`` in its folder (the row-wise ones share ``triton_rows_static``) with
 
-- ``SIZES``, ``DTYPES``, ``VARIANTS``: what its launches differ by beside the target, the usual first; ``is_used(case)``,
+- ``SIZES``, ``DTYPES``, ``VARIANTS``: what its launches differ by beside the target, the usual first, and
+  ``is_used(case)``: whether it comes up,
 - ``launches(case)``: what its maps launch, recorded,
 - ``STEPS``: kernel -> ``Step``, for kernels with a loop over tiles of scores; the others are bound by memory.
 """
@@ -104,6 +105,7 @@ def cases(
     return [case for case in (Case(*fields) for fields in every) if module.is_used(case)]
 
 
+@functools.cache
 def launches(case: Case) -> list[Launch]:
     """What the maps launch in this case, each kernel once."""
     recorded = described(case.operator).launches(case)

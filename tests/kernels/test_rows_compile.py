@@ -1,4 +1,4 @@
-"""Every Triton kernel without a loop over tiles of scores compiles, without a GPU, for every target, and spills nothing."""
+"""Every Triton kernel that is not attention compiles, without a GPU, for every target, and spills nothing."""
 
 from __future__ import annotations
 
