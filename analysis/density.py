@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from alternet.analysis.lanczos import LanczosProcess, LinearOperator, check_operator
+from alternet.analysis.krylov import LanczosProcess
+from alternet.analysis.operators import LinearOperator, check_operator
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,10 +89,10 @@ def _quadrature(op: LinearOperator, steps: int, seed: int) -> tuple[np.ndarray, 
         process.step()
         if process.ended:
             break
-    values, _, coordinates = process.ritz()
-    missing = steps - len(values)
-    nodes = np.pad(values.numpy(), (0, missing), mode="edge")
-    return nodes, np.pad(coordinates[0].square().numpy(), (0, missing)), process.products
+    pairs = process.ritz()
+    missing = steps - len(pairs.values)
+    nodes = np.pad(pairs.values.numpy(), (0, missing), mode="edge")
+    return nodes, np.pad(pairs.coordinates[0].square().numpy(), (0, missing)), process.products
 
 
 def _gaussian(distance: np.ndarray, deviation: float) -> np.ndarray:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from alternet.analysis.lanczos import LinearOperator, check_operator
+from alternet.analysis.operators import LinearOperator, check_operator
 from alternet.analysis.vectors import Basis, VectorSpace, space_of
 
 

@@ -40,37 +40,32 @@ class VectorSpace:
 
     def dot(self, x: Tensor, y: Tensor) -> Tensor:
         """Inner product of x: [length] and y: [length] in float64 arithmetic, a tensor without axes."""
-        return self.dots(x[None], y[None])[0]
-
-    def dots(self, x: Tensor, y: Tensor) -> Tensor:
-        """Inner products [m] of the rows of x: [m, length] with those of y: [m, length], in float64 arithmetic."""
-        sums = torch.zeros(len(x), dtype=torch.float64, device=self.device)
-        for block in self._blocks():
-            for i in range(len(x)):
-                sums[i] += torch.dot(x[i, block].double(), y[i, block].double())
-        return self.total(sums)
+        return self.products(x[None], y[None])[0, 0]
 
     def norm(self, x: Tensor) -> Tensor:
         """Euclidean norm of x: [length] in float64 arithmetic, a tensor without axes."""
         return self.dot(x, x).sqrt()
 
     def products(self, x: Tensor, y: Tensor) -> Tensor:
-        """All inner products [m, p] of the rows of x: [m, length] and y: [p, length]; float64 over blocks."""
-        return self.total(self.partial_products(x, y))
-
-    def partial_products(self, x: Tensor, y: Tensor) -> Tensor:
-        """What this process adds to ``products``, so that several of them can be added up at once."""
+        """All inner products [m, p] of the rows of x: [m, length] and y: [p, length], in float64 arithmetic."""
         sums = torch.zeros(len(x), len(y), dtype=torch.float64, device=self.device)
-        for block in self._blocks():
-            if len(y) == 1:
-                sums[:, 0] += torch.mv(x[:, block], y[0, block])
-            else:
-                sums += x[:, block] @ y[:, block].t()
-        return sums
+        for block in self.blocks():
+            sums += x[:, block].double() @ y[:, block].double().t()
+        return self.total(sums)
+
+    def subtract(self, coefficients: Tensor, x: Tensor, y: Tensor) -> None:
+        """From the rows of y: [p, length] what coefficients: [m, p] say of the rows of x: [m, length], in place."""
+        weights = coefficients.to(self.device, self.dtype)
+        if len(y) > 1:
+            y.addmm_(weights.t(), x, alpha=-1)
+        elif len(x) > 1:
+            y[0].addmv_(x.t(), weights[:, 0], alpha=-1)
+        elif len(x):
+            y.addcmul_(x, weights, value=-1)
 
     def normal(self, generator: torch.Generator) -> Tensor:
         """A vector [length] of standard normal entries; the whole is the same on any device and however spread."""
-        return self._draw(lambda size: torch.randn(size, generator=generator))
+        return self._draw(lambda size: torch.randn(size, generator=generator, dtype=torch.float32))
 
     def signs(self, generator: torch.Generator) -> Tensor:
         """A vector [length] of random signs; the whole is the same on any device and however spread."""
@@ -91,7 +86,8 @@ class VectorSpace:
                 vector[low - self.here.start : high - self.here.start] = values[low - start : high - start]
         return vector
 
-    def _blocks(self) -> Iterator[slice]:
+    def blocks(self) -> Iterator[slice]:
+        """The entries held here, so many at a time as may be added up in float32."""
         # On a CPU 2^14 concentrated entries add up to within 4e-7 in float32 (2^16: 1.2e-6, 2^12: 2e-7) while mv keeps
         # two thirds of its speed. A GPU adds in trees, so that only the number of kernels matters.
         size = 1 << 14 if self.device.type == "cpu" else 1 << 20
@@ -126,12 +122,14 @@ class Basis:
         """Vector i: [length], a view of the basis, which nobody may change."""
         return self._storage[i // self.ROWS][i % self.ROWS]
 
-    def append(self, vector: Tensor) -> None:
-        """Add vector: [length], which the caller has orthogonalised and normalised."""
-        if self._size == self.ROWS * len(self._storage):
-            self._storage.append(vector.new_empty(self.ROWS, self._space.length))
-        self._storage[-1][self._size % self.ROWS] = vector
-        self._size += 1
+    def append(self, vectors: Tensor) -> None:
+        """Add vectors: [length], or rows [m, length], which the caller has orthogonalised and normalised."""
+        for row in vectors if vectors.dim() == 2 else vectors[None]:
+            chunk, place = divmod(self._size, self.ROWS)
+            if chunk == len(self._storage):  # after ``compress`` there may be room
+                self._storage.append(row.new_empty(self.ROWS, self._space.length))
+            self._storage[chunk][place] = row
+            self._size += 1
 
     def vectors(self) -> Tensor:
         """A copy of all vectors as columns, [length, len(self)]."""
@@ -146,32 +144,46 @@ class Basis:
         that is the norm of a vector before over after.
         """
         rows = vectors if vectors.dim() == 2 else vectors[None]
-        coefficients = self._project(rows)
-        self._subtract(coefficients, rows)
+        coefficients = self.project(rows)
+        self.subtract(coefficients, rows)
         return coefficients if vectors.dim() == 2 else coefficients[:, 0]
+
+    def project(self, vectors: Tensor) -> Tensor:
+        """Coefficients [len(self), m] of vectors: [m, length], float64 over blocks; one reduction."""
+        sums = torch.zeros(self._size, len(vectors), dtype=torch.float64, device=self._space.device)
+        for rows, where in self._filled():
+            for block in self._space.blocks():
+                if len(vectors) == 1:
+                    sums[where, 0] += torch.mv(rows[:, block], vectors[0, block])
+                else:
+                    sums[where] += rows[:, block] @ vectors[:, block].t()
+        return self._space.total(sums)
+
+    def subtract(self, coefficients: Tensor, vectors: Tensor, *, start: int = 0) -> None:
+        """Take from vectors: [m, length] the basis times coefficients: [len(self), m], the rows before ``start`` 0."""
+        for rows, where in self._filled():
+            if where.stop > start:
+                first = max(start - where.start, 0)
+                self._space.subtract(coefficients[where][first:], rows[first:], vectors)
 
     def combine(self, coefficients: Tensor) -> Tensor:
         """The vectors with coefficients: [len(self), k] in this basis, as columns [length, k]."""
-        out = torch.zeros(coefficients.shape[1], self._space.length, dtype=self._space.dtype, device=self._space.device)
-        self._subtract(-coefficients.to(self._space.device), out)
+        space = self._space
+        out = torch.zeros(coefficients.shape[1], space.length, dtype=space.dtype, device=space.device)
+        self.subtract(-coefficients, out)
         return out.t()
+
+    def compress(self, coefficients: Tensor) -> None:
+        """Become the vectors with orthonormal columns coefficients: [len(self), k], k of them, in float64 in place."""
+        weights = coefficients.t().to(self._space.device)
+        for block in self._space.blocks():
+            part = torch.cat([rows[:, block] for rows, _ in self._filled()]).double()
+            for new, rows in zip((weights @ part).split(self.ROWS), self._storage, strict=False):
+                rows[: len(new), block] = new
+        self._size = len(weights)
 
     def _filled(self) -> Iterator[tuple[Tensor, slice]]:
         """The rows in use, with the positions in the basis that they hold."""
-        for start, rows in zip(range(0, self._size, self.ROWS), self._storage, strict=True):
-            used = rows[: self._size - start]
+        for start in range(0, self._size, self.ROWS):
+            used = self._storage[start // self.ROWS][: self._size - start]
             yield used, slice(start, start + len(used))
-
-    def _project(self, vectors: Tensor) -> Tensor:
-        """Coefficients [len(self), m] of vectors: [m, length]; one reduction."""
-        parts = [self._space.partial_products(rows, vectors) for rows, _ in self._filled()]
-        sums = torch.cat(parts) if parts else vectors.new_zeros(0, len(vectors), dtype=torch.float64)
-        return self._space.total(sums)
-
-    def _subtract(self, coefficients: Tensor, vectors: Tensor) -> None:
-        for rows, where in self._filled():
-            weights = coefficients[where].to(self._space.dtype)
-            if len(vectors) == 1:
-                vectors[0].addmv_(rows.t(), weights[:, 0], alpha=-1)
-            else:
-                vectors.addmm_(weights.t(), rows, alpha=-1)

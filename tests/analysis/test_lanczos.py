@@ -5,7 +5,8 @@ import dataclasses
 import pytest
 import torch
 
-from alternet.analysis.lanczos import LanczosProcess, top_eigenvalues
+from alternet.analysis.krylov import LanczosProcess
+from alternet.analysis.lanczos import top_eigenvalues
 
 BULK = torch.linspace(-0.5, 0.5, 190, dtype=torch.float64)
 EPS = {torch.float32: 1e-6, torch.float64: 1e-13}  # a dense product's rounding, and that of some tens of steps
@@ -47,42 +48,122 @@ def by_magnitude(values):
     return values[values.abs().argsort(descending=True, stable=True)]
 
 
+@pytest.mark.parametrize("block_size", [1, 3])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("name", SPECTRA)
-def test_the_lanczos_relation(name, dtype):
-    """H Q = Q T + r eᵀ with orthonormal Q, tridiagonal T and r orthogonal to Q, also behind the end of a chain."""
+def test_the_lanczos_relation(name, dtype, block_size):
+    """H Q = Q T + Rᵀ E with orthonormal Q and R: also behind the end of a chain, and behind a restart."""
     h = matrix(SPECTRA[name], dtype)
     scale = max(SPECTRA[name].abs().max().item(), 1e-30)
-    process = LanczosProcess(h, seed=1)
-    steps = min(len(h), 24)
-    for _ in range(steps):
+    process = LanczosProcess(h, 1, block_size)
+    grow(process, min(len(h), 24))
+    assert_relation(process, h, scale)
+    pairs = process.ritz()
+    process.restart(pairs, torch.arange(len(pairs.values))[::2])
+    assert_relation(process, h, scale)
+    grow(process, min(len(h), 24))
+    assert_relation(process, h, scale)
+
+
+def grow(process, least):
+    while len(process.basis) < least:
         process.step()
-    q, t = process.basis.vectors().double(), process.tridiagonal()
-    rest = h.double() @ q - q @ t
-    torch.testing.assert_close(q.t() @ q, torch.eye(steps, dtype=torch.float64), rtol=0, atol=EPS[dtype])
-    assert torch.equal(t, t.triu(-1).tril(1))
-    breakdown = 100 * torch.finfo(dtype).eps  # what the end of a chain may leave out
-    assert rest[:, :-1].norm() <= (EPS[dtype] + breakdown) * scale
-    assert (rest[:, -1] - process.residual.double()).norm() <= EPS[dtype] * scale
-    assert process.products == steps
+
+
+def assert_relation(process, h, scale):
+    q, t, r = process.basis.vectors().double(), process.projection, process.block.double().t()
+    everything = torch.cat([q, r], dim=1)
+    eye = torch.eye(everything.shape[1], dtype=torch.float64)
+    torch.testing.assert_close(everything.t() @ everything, eye, rtol=0, atol=3 * EPS[h.dtype])
+    rest = h.double() @ q - q @ t - r @ process.coupling
+    breakdown = 100 * torch.finfo(h.dtype).eps  # what the end of a chain may leave out
+    assert rest.norm() <= (5 * EPS[h.dtype] + breakdown) * scale
+    assert torch.equal(t, t.t())
+
+
+def test_without_restart_the_projection_is_tridiagonal():
+    process = LanczosProcess(matrix(SPECTRA["indefinite"]), 1)
+    grow(process, 24)
+    assert torch.equal(process.projection, process.projection.triu(-1).tril(1))
+    assert process.products == 24
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("name", SPECTRA)
 def test_the_largest_eigenvalues_with_their_multiplicities(name, dtype):
-    h = matrix(SPECTRA[name], dtype)
-    exact = by_magnitude(torch.linalg.eigvalsh(h.double()))
-    scale = exact[0].abs().item()
-    found = top_eigenvalues(h, 5, tol=1e-4, vectors=True)
+    found = top_eigenvalues(matrix(SPECTRA[name], dtype), 5, tol=1e-4, vectors=True)
+    assert_right(found, matrix(SPECTRA[name], dtype), "LM", 2e-6)
+
+
+@pytest.mark.parametrize("block_size", [1, 2, 3])
+@pytest.mark.parametrize("which", ["LM", "LA", "SA", "BE"])
+@pytest.mark.parametrize("name", ["indefinite", "five-fold", "plus-and-minus-fold", "rank-three", "zero", "tiny"])
+def test_every_end_with_blocks_and_restarts(name, which, block_size):
+    h = matrix(SPECTRA[name])
+    found = top_eigenvalues(h, 5, which=which, tol=1e-3, block_size=block_size, max_basis=16, vectors=True)
+    assert_right(found, h, which, 1e-3)
+
+
+def assert_right(found, h, which, error):
+    """The values to ``error`` of the largest, and vectors and bounds of which every claim holds."""
+    exact = torch.linalg.eigvalsh(h.double())
+    scale, rounding = exact.abs().max().item(), 5 * EPS[h.dtype]
+    expected = ends(exact, which, len(found.values))
     assert found.converged.all()
     assert found.values.dtype == found.residuals.dtype == torch.float64
-    # by magnitude: rounding decides which of +4 and -4 comes first
-    torch.testing.assert_close(found.values.abs(), exact[:5].abs(), rtol=0, atol=2e-6 * scale + 1e-30)
+    same = torch.abs if which == "LM" else torch.clone  # rounding decides which of +4 and -4 comes first
+    torch.testing.assert_close(same(found.values), same(expected), rtol=0, atol=error * scale + 1e-30)
     vectors = found.vectors.double()
-    torch.testing.assert_close(vectors.t() @ vectors, torch.eye(5, dtype=torch.float64), rtol=0, atol=2 * EPS[dtype])
+    eye = torch.eye(len(found.values), dtype=torch.float64)
+    torch.testing.assert_close(vectors.t() @ vectors, eye, rtol=0, atol=rounding)
     residuals = (h.double() @ vectors - vectors * found.values).norm(dim=0)
-    assert (residuals <= found.residuals + 5 * EPS[dtype] * scale).all()
-    assert (residuals <= 1.01e-4 * scale + EPS[dtype]).all()
+    assert (residuals <= found.residuals + rounding * scale).all()
+    assert (found.residuals <= found.bounds).all()
+    assert ((exact[:, None] - found.values).abs().min(dim=0).values <= found.bounds + 1e-14 * scale).all()
+
+
+def ends(values, which, k):
+    """What ``which`` means, on all of the eigenvalues."""
+    falling = values.sort(descending=True).values
+    return {
+        "LM": by_magnitude(values)[:k],
+        "LA": falling[:k],
+        "SA": falling.flip(0)[:k],
+        "BE": torch.cat([falling[: k - k // 2], falling[len(falling) - k // 2 :]]),
+    }[which]
+
+
+def test_restarts_cost_products_and_bound_memory():
+    h = matrix(SPECTRA["without-gaps"])
+    unbounded = top_eigenvalues(h, 3, tol=1e-6, max_basis=150)
+    bounded = top_eigenvalues(h, 3, tol=1e-6, max_basis=12, max_products=1000)
+    assert bounded.converged.all()
+    assert unbounded.products < bounded.products
+    torch.testing.assert_close(bounded.values, unbounded.values, rtol=1e-9, atol=0)
+
+
+def test_a_block_sees_copies_that_one_vector_cannot():
+    """Three copies of 9 above a spectrum without end for a single vector."""
+    values = spectrum(9.0, 9, 9, 7, 6, bulk=torch.linspace(-5, 5, 300))
+    h = matrix(values)
+    single, block = (top_eigenvalues(h, 3, tol=1e-3, block_size=size) for size in (1, 3))
+    torch.testing.assert_close(single.values, values[2:5], rtol=1e-5, atol=0)
+    torch.testing.assert_close(block.values, values[:3], rtol=1e-5, atol=0)
+
+
+def test_blocks_are_multiplied_at_once():
+    h, widths = matrix(SPECTRA["indefinite"]), []
+
+    class Columns:
+        shape, dtype, device = h.shape, h.dtype, h.device
+
+        def matmat(self, vectors):
+            widths.append(vectors.shape[1])
+            return h @ vectors
+
+    found = top_eigenvalues(Columns(), 5, block_size=4)
+    assert set(widths) == {4}
+    assert found.products == sum(widths)
 
 
 def test_the_bound_is_the_residual_and_not_more():
@@ -95,7 +176,7 @@ def test_the_bound_is_the_residual_and_not_more():
 def test_an_unsymmetric_operator_shows_in_the_residuals():
     h = matrix(SPECTRA["positive"])
     crooked = h + 3 * torch.randn(h.shape, dtype=h.dtype, generator=torch.Generator().manual_seed(3))
-    found = top_eigenvalues(crooked, 5, max_steps=60)
+    found = top_eigenvalues(crooked, 5, max_products=60)
     assert not found.converged.any()
     assert found.residuals.min() > 1
 
@@ -113,7 +194,7 @@ def test_it_stops_when_the_tolerance_is_met_and_not_before():
     h = matrix(SPECTRA["indefinite"])
     found = top_eigenvalues(h, 5, tol=1e-3)
     assert found.residuals.max() <= 1e-3 * found.values[0].abs()
-    shorter = top_eigenvalues(h, 5, tol=1e-3, max_steps=found.products - 1)
+    shorter = top_eigenvalues(h, 5, tol=1e-3, max_products=found.products - 1)
     assert shorter.products == found.products - 1
     assert not shorter.converged.all()
     assert torch.equal(shorter.converged, shorter.residuals <= 1e-3 * shorter.values[0].abs())
@@ -121,7 +202,7 @@ def test_it_stops_when_the_tolerance_is_met_and_not_before():
 
 def test_exact_values_are_not_the_largest_while_copies_may_be_missing():
     """Four chains of two steps each have found 3, 3, 3, 3 and 1; the fifth 3 is still to come."""
-    found = top_eigenvalues(matrix(SPECTRA["five-fold"]), 5, max_steps=8)
+    found = top_eigenvalues(matrix(SPECTRA["five-fold"]), 5, max_products=8)
     assert found.residuals.max() < 1e-10
     assert not found.converged.any()
 
@@ -186,7 +267,10 @@ def test_a_product_that_is_not_finite_is_named(bad):
         (torch.eye(9).half(), {}, TypeError, "op: expected float32 or float64"),
         (torch.eye(9), {"tol": 0.0}, ValueError, "tol"),
         (torch.eye(9), {"tol": float("nan")}, ValueError, "tol"),
-        (torch.eye(9), {"max_steps": 4}, ValueError, "max_steps: expected at least k = 5"),
+        (torch.eye(9), {"max_products": 4}, ValueError, "max_products: expected at least k = 5"),
+        (torch.eye(9), {"max_basis": 6}, ValueError, "max_basis: expected at least 7, k and two blocks, got 6"),
+        (torch.eye(9), {"block_size": 10}, ValueError, "block_size: expected 1 to 9"),
+        (torch.eye(9), {"which": "SM"}, ValueError, "which: expected one of .*, got 'SM'"),
     ],
 )
 def test_bad_arguments(op, arguments, error, message):

@@ -1,0 +1,174 @@
+"""Block Lanczos with full reorthogonalisation and thick restart: the relation, not what is made of it.
+
+Lanczos 1950; in blocks Golub & Underwood 1977; thick restart Wu & Simon 2000.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from alternet.analysis.operators import LinearOperator, multiply
+from alternet.analysis.vectors import space_of
+
+
+@dataclass(frozen=True, eq=False)
+class RitzPairs:
+    """All m of a process, float64 on the CPU; the chains that have ended first, without other order.
+
+    values: [m].
+    couplings: [m], ‖E s‖, the part of ‖Hu − θu‖ for the unit Ritz vectors u that further steps take away.
+    residuals: [m], bounds of ‖Hu − θu‖: the couplings and what was measured of rounding and asymmetry.
+    coordinates: [m, m], columns: the Ritz vectors in the basis.
+    settled: how many belong to chains that have ended.
+    """
+
+    values: Tensor
+    couplings: Tensor
+    residuals: Tensor
+    coordinates: Tensor
+    settled: int
+
+
+class LanczosProcess:
+    """H Q = Q T + Rᵀ E with orthonormal columns of Q and rows of R: every step appends R to Q.
+
+    Q: ``basis``, of m vectors. T: ``projection``, [m, m]. R: ``block``, [b, length], the next vectors. E: ``coupling``,
+    [b, m], what H Q has along R. Every new vector is orthogonalised against all earlier ones.
+
+    Where columns of a block turn out to lie in the space already, the block goes on narrower; where nothing is left of
+    it, the Krylov space has ended: R is empty, Q spans an invariant subspace, and the next block is random. From there
+    a new chain runs, to which T is not coupled.
+    """
+
+    def __init__(self, op: LinearOperator, seed: int, block_size: int = 1) -> None:
+        self.products = 0
+        self.size = op.shape[0]
+        self._op, self._space, self._width = op, space_of(op), block_size
+        self.basis = self._space.basis()
+        self.block = torch.empty(0, self._space.length, dtype=op.dtype, device=op.device)
+        self.projection = torch.zeros(0, 0, dtype=torch.float64)
+        self.coupling = torch.zeros(0, 0, dtype=torch.float64)
+        self._generator = torch.Generator().manual_seed(seed)
+        self._defects = torch.zeros(0, dtype=torch.float64)  # norms of what H q has beside its column of the relation
+        self._chain = 0  # where the current chain starts
+        self._scale = 0.0  # the largest entry of T and E so far
+
+    @property
+    def ended(self) -> bool:
+        """Whether the basis spans an invariant subspace, so that Ritz values are eigenvalues."""
+        return len(self.block) == 0
+
+    @property
+    def noise(self) -> float:
+        """Norms below this are rounding."""
+        return 100 * torch.finfo(self._space.dtype).eps * self._scale
+
+    def step(self) -> None:
+        """One product with every vector of a block."""
+        self.extend(multiply(self._op, self.next_block()))
+
+    def next_block(self) -> Tensor:
+        """R [b, length], the vectors that the operator is to be applied to; random where a chain starts."""
+        if self.ended:
+            self._chain = len(self.basis)
+            self.block = self._random_block(min(self._width, self.size - self._chain))
+            self.coupling = torch.zeros(len(self.block), self._chain, dtype=torch.float64)
+        return self.block
+
+    def extend(self, images: Tensor) -> None:
+        """Append R to Q, given images: [b, length], the products with ``next_block()``, which are overwritten."""
+        # What the relation says is taken out first, so that the pass over the basis finds rounding alone, and once is
+        # enough: a residual so small that it were not counts as zero.
+        quotients = self._space.products(self.block, images)
+        self._space.subtract(quotients, self.block, images)
+        coupled = self.coupling.any(dim=0).nonzero()
+        if len(coupled):  # the block before, after a restart the whole basis
+            self.basis.subtract(self.coupling.t(), images, start=int(coupled[0]))
+        self.basis.append(self.block)
+        defects = torch.linalg.vector_norm(self.basis.orthogonalize(images), dim=0)
+        quotients, defects = torch.cat([quotients, defects[None]]).cpu().split([len(images), 1])
+        self._check_finite(quotients)
+        self.products += len(images)
+        self.projection = torch.cat(
+            [
+                torch.cat([self.projection, self.coupling]),
+                torch.cat([self.coupling, (quotients + quotients.t()) / 2], dim=1).t(),
+            ],
+            dim=1,
+        )
+        asymmetry = torch.linalg.vector_norm(quotients - quotients.t(), dim=0) / 2
+        self._defects = torch.cat([self._defects, defects[0] + asymmetry])
+        self._scale = max(self._scale, float(quotients.abs().max()))
+        self._split(images)
+
+    def _check_finite(self, quotients: Tensor) -> None:
+        finite = quotients.isfinite().all(dim=0)
+        if not bool(finite.all()):
+            first = self.products + int((~finite).nonzero()[0]) + 1
+            raise FloatingPointError(f"product {first} of the operator has NaN or infinite entries")
+
+    def _split(self, residuals: Tensor) -> None:
+        """The next R and E, from residuals: [b, length] that are orthogonal to the basis; narrower by what is noise."""
+        width = len(residuals)
+        least = torch.inf if len(self.basis) == self.size else self.noise  # a whole space has no more directions
+        block, factor, lost = self._orthonormal(residuals, least)
+        self._defects[-width:] += lost
+        if width > 1 and len(block):  # where rows were nearly parallel, what rounding left of the basis has grown
+            self.basis.orthogonalize(block)
+            block, again, _ = self._orthonormal(block, 0.0)
+            factor = again @ factor
+        before = torch.zeros(len(block), len(self.basis) - width, dtype=torch.float64)
+        self.block, self.coupling = block, torch.cat([before, factor], dim=1)
+        self._scale = max(self._scale, float(factor.abs().max()) if len(block) else 0.0)
+
+    def _orthonormal(self, rows: Tensor, least: float) -> tuple[Tensor, Tensor, Tensor]:
+        """Orthonormal rows and F: [count, b] with rows: [b, length] = Fᵀ times them, by Gram-Schmidt in place.
+
+        Rows of which no more than ``least`` is left are dropped; the third result, [b], is the norm of that, or 0.
+        """
+        count, lost = 0, torch.zeros(len(rows), dtype=torch.float64)
+        factor = torch.zeros(len(rows), len(rows), dtype=torch.float64)
+        for i in range(len(rows)):
+            row = rows[i : i + 1]
+            for _ in range(2 if count else 0):
+                overlaps = self._space.products(rows[:count], row)
+                self._space.subtract(overlaps, rows[:count], row)
+                factor[:count, i] += overlaps[:, 0].cpu()
+            length = float(self._space.norm(row[0]))
+            if length <= least:
+                lost[i] = length
+                continue
+            factor[count, i] = length
+            torch.div(row, length, out=rows[count : count + 1])
+            count += 1
+        return rows[:count], factor[:count], lost
+
+    def _random_block(self, count: int) -> Tensor:
+        """Orthonormal rows [count, length] orthogonal to the basis; float32 draws, so that both dtypes start alike."""
+        rows = torch.stack([self._space.normal(self._generator) for _ in range(count)])
+        for _ in range(2):  # near a full basis little is left of a draw: normalised, it is orthogonalised anew
+            self.basis.orthogonalize(rows)
+            self._orthonormal(rows, 0.0)
+        return rows
+
+    def ritz(self) -> RitzPairs:
+        """The eigenpairs of T, those of ended chains and of the current one apart: equal values do not mix."""
+        settled = self._chain
+        parts = [self.projection[:settled, :settled], self.projection[settled:, settled:]]
+        values, coordinates = zip(*map(torch.linalg.eigh, parts), strict=True)
+        vectors = torch.block_diag(*coordinates)
+        couplings = torch.linalg.vector_norm(self.coupling @ vectors, dim=0)
+        return RitzPairs(torch.cat(values), couplings, couplings + self._defects @ vectors.abs(), vectors, settled)
+
+    def restart(self, pairs: RitzPairs, keep: Tensor) -> None:
+        """Q becomes the Ritz vectors ``keep``: [l], indices into ``pairs = self.ritz()``; the relation goes on."""
+        keep = keep.sort().values  # ended chains stay first
+        coordinates = pairs.coordinates[:, keep]
+        self.basis.compress(coordinates)
+        self.projection = pairs.values[keep].diag()
+        self.coupling = self.coupling @ coordinates
+        self._defects = self._defects @ coordinates.abs() + torch.finfo(self._space.dtype).eps * self._scale
+        self._chain = int((keep < pairs.settled).sum())
