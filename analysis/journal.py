@@ -16,7 +16,8 @@ START_AGAIN = "remove it to start again"
 class Journal:
     """Rows (JSON objects) behind a header line with what they depend on. Without a path, only the list ``rows``.
 
-    Opening a file that exists reads its rows. What a killed process left of a line is cut off.
+    Opening a file that exists reads its rows. What a killed process left of a line is cut off. A new file is there with
+    its first row: what fails before that leaves nothing behind.
 
     Args:
         path: ends in ``.jsonl``; its folder is made.
@@ -32,16 +33,16 @@ class Journal:
         self, path: str | os.PathLike[str] | None, kind: str, config: dict[str, Any], columns: Collection[str]
     ) -> None:
         self.rows: list[dict[str, Any]] = []
+        self._header: dict[str, Any] | None = {"kind": kind, "config": config}  # until it is written
         self.path = None if path is None else Path(path)
         if self.path is None:
             return
         if self.path.suffix != ".jsonl":
             raise ValueError(f"out: expected a name that ends in .jsonl, got {self.path.name!r}")
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         lines = self._whole_lines() if self.path.exists() else []
         if not lines:
-            self._write({"kind": kind, "config": config})
             return
+        self._header = None
         header, *self.rows = lines
         if header.get("kind") != kind:
             raise ValueError(f"out: {self.path} is of kind {header.get('kind')!r}, expected {kind!r}")
@@ -55,14 +56,17 @@ class Journal:
 
     def append(self, row: dict[str, Any]) -> None:
         """Add a row, which is on disk when this returns."""
-        self._write(row)
+        self._write([row] if self._header is None else [self._header, row])
+        self._header = None
         self.rows.append(row)
 
-    def _write(self, content: dict[str, Any]) -> None:
+    def _write(self, lines: list[dict[str, Any]]) -> None:
         if self.path is None:
             return
+        text = "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(content, allow_nan=False) + "\n")
+            file.write(text)
             file.flush()
             os.fsync(file.fileno())
 

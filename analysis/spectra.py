@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -29,6 +29,7 @@ from alternet.analysis.progress import Report, reporting
 KIND = "alternet hessian spectra"
 LEVEL = 0.95  # of all intervals
 RESAMPLES = 2000
+HOW = ("engine", "micro_batch")  # arguments of the operator that its numbers do not depend on
 COLUMNS: dict[str, type] = {"values": float, "residuals": float, "converged": bool, "products": int, "sizes": int}
 
 
@@ -92,8 +93,9 @@ class SpectraResult:
     products: [batches] Hessian-vector products it took.
     sizes: [batches] images.
     network: the name that results and figures show.
-    config: what the numbers depend on: ``k``, ``tol``, ``seed``, ``weight_decay``, ``params``, ``loss`` and ``dtype``,
-        the number of trained ``parameters``, a checksum of the ``weights``, and how many ``batches`` there are in all.
+    config: what the numbers depend on: ``k``, ``tol``, ``seed``, ``weight_decay``, ``loss`` and ``dtype``, further
+        arguments of the ``operator``, the number of trained ``parameters``, a checksum of the ``weights``, and how many
+        ``batches`` there are in all.
     """
 
     values: np.ndarray
@@ -136,12 +138,12 @@ def hessian_spectra(
     k: int = 5,
     loss: Callable[[Any, Tensor], Tensor] = F.cross_entropy,
     weight_decay: float = 0.0,
-    params: str | Sequence[str] | None = None,
     tol: float = 1e-3,
     seed: int = 0,
     out: str | os.PathLike[str] | None = None,
     progress: bool | Report = True,
     network: str | None = None,
+    **operator: Any,
 ) -> SpectraResult:
     """The ``k`` Hessian eigenvalues of largest magnitude of every mini-batch.
 
@@ -150,15 +152,15 @@ def hessian_spectra(
         batches: has ``len`` and yields ``(images, targets)``; the same in every iteration.
         loss: ``loss(output, targets)``, a mean over the batch.
         weight_decay: of the L2 term ½·weight_decay·‖w‖², which shifts every eigenvalue by it.
-        params: those that the Hessian is taken in, see ``HessianOperator``; by default all that require gradients.
         tol: Lanczos stops at residuals of ``tol`` times the largest magnitude (see ``top_eigenvalues``).
-        seed: batch i starts Lanczos from seed + i.
+        seed: batch i starts Lanczos from seed + i, which is also the seed of frozen masks.
         out: a ``.jsonl`` file that gets one line per finished mini-batch. Where it exists, the study goes on behind
             the batches it holds, which are read again to see that they are the same; killed, it loses the batch in
             hand at most. The finished result is saved beside it as ``.json``.
         progress: show a bar with the time left on stderr, or call ``progress(batches done, batches in all)``, first
             with what was done before.
         network: the name in results and figures; by default the class of the model.
+        **operator: further arguments of ``HessianOperator``, as ``params``, ``batch_norm``, ``engine``: JSON values.
 
     Raises:
         ValueError: no batches; an ``out`` that is broken, or belongs to another study or other batches; see also
@@ -168,13 +170,12 @@ def hessian_spectra(
     if len(batches) == 0:
         raise ValueError("batches: got none, expected at least one")
     network = network or type(model).__name__
-    config = _config(
-        model, loss, len(batches), k=k, tol=tol, seed=seed, weight_decay=weight_decay, params=_plain(params)
-    )
+    matters = {name: value for name, value in operator.items() if name not in HOW}
+    config = _config(model, loss, len(batches), k=k, tol=tol, seed=seed, weight_decay=weight_decay, operator=matters)
     journal = Journal(out, KIND, config, COLUMNS)
 
     def solve(index: int, batch: tuple[Tensor, Tensor]) -> dict[str, Any]:
-        op = HessianOperator(model, loss, batch, params=params, weight_decay=weight_decay)
+        op = HessianOperator(model, loss, batch, weight_decay=weight_decay, seed=seed + index, **operator)
         return _solve(op, k, tol, seed + index)
 
     with _shown(progress, network) as report:
@@ -210,11 +211,6 @@ def _shown(progress: bool | Report, network: str) -> AbstractContextManager[Repo
     if callable(progress):
         return nullcontext(progress)
     return reporting(f"Hessian of {network}") if progress else nullcontext(lambda done, total: None)
-
-
-def _plain(params: str | Sequence[str] | None) -> Any:
-    """As a JSON value."""
-    return params if params is None or isinstance(params, str) else list(params)
 
 
 def _arrays(column: Callable[[str], Any]) -> dict[str, np.ndarray]:

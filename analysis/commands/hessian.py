@@ -61,7 +61,7 @@ def add(commands: Any) -> None:
     _add_batches(spectra)
     spectra.add_argument("-k", type=int, default=5, help="eigenvalues of each mini-batch (5)")
     spectra.add_argument("--tol", type=float, default=1e-3, help="residuals relative to the largest (0.001)")
-    spectra.add_argument("--params", help="regular expression: the parameters with it in their name (all)")
+    _add_operator(spectra)
 
     study = command(kinds, "study", _study, "figures 2 and 8d: train four networks, measure them over epochs, judge")
     add_data(study)
@@ -82,6 +82,11 @@ def _add_matrix(parser: argparse.ArgumentParser, *, several: bool = False) -> No
     )
     _add_batches(parser)
     parser.add_argument("--matrix", choices=("hessian", "gauss-newton"), default="hessian", help="(hessian)")
+    _add_operator(parser, several=several)
+
+
+def _add_operator(parser: argparse.ArgumentParser, *, several: bool = False) -> None:
+    """Arguments of ``HessianOperator``; ``several``: of one operator for every ``--params``."""
     parser.add_argument(
         "--params",
         nargs="+" if several else 1,
@@ -89,6 +94,19 @@ def _add_matrix(parser: argparse.ArgumentParser, *, several: bool = False) -> No
         metavar="REGEX",
         help="the parameters in whose name it is found (all)" + ("; several for a panel each" if several else ""),
     )
+    parser.add_argument(
+        "--engine", choices=("auto", "graph", "jvp"), default="auto", help="keep graphs, or memory (auto: by memory)"
+    )
+    parser.add_argument("--micro-batch", type=int, help="at most so many images at a time, for less memory (all)")
+    parser.add_argument(
+        "--batch-norm", choices=("running", "batch"), default="running", help="by which statistics (running)"
+    )
+    parser.add_argument("--dropout", choices=("off", "frozen"), default="off", help="off, or with frozen masks (off)")
+
+
+def _operator_arguments(chosen: argparse.Namespace) -> dict[str, Any]:
+    """But for ``params``."""
+    return {name: getattr(chosen, name) for name in ("engine", "micro_batch", "batch_norm", "dropout")}
 
 
 def _add_batches(parser: argparse.ArgumentParser) -> None:
@@ -122,11 +140,9 @@ def _operators(chosen: argparse.Namespace) -> dict[str, Callable[[], CurvatureOp
     model = _load(network, chosen.checkpoint, device)
     batches = _batches(chosen, normalised(data, lambda: model, chosen))
     kind = {"hessian": HessianOperator, "gauss-newton": GaussNewtonOperator}[chosen.matrix]
-    weight_decay = recipe_of(chosen).weight_decay
+    rest = {"weight_decay": recipe_of(chosen).weight_decay, "seed": chosen.seed, **_operator_arguments(chosen)}
     return {
-        params or "all parameters": partial(
-            kind, model, cross_entropy, batches, params=params, weight_decay=weight_decay
-        )
+        params or "all parameters": partial(kind, model, cross_entropy, batches, params=params, **rest)
         for params in chosen.params
     }
 
@@ -166,8 +182,9 @@ def _spectra(chosen: argparse.Namespace) -> None:
         k=chosen.k,
         tol=chosen.tol,
         seed=chosen.seed,
-        params=chosen.params,
+        params=chosen.params[0],
         weight_decay=recipe_of(chosen).weight_decay,
+        **_operator_arguments(chosen),
     )
     draw_spectra([list(of.values())[-1] for of in course.values()], chosen.out / "spectra.png")
     if any(len(of) > 1 for of in course.values()):

@@ -99,6 +99,8 @@ def test_spectra_of_several_checkpoints(trained, npz, tmp_path, capsys):
     counted = json.loads(capsys.readouterr().out)
     assert [row["epoch"] for row in counted] == [1, 2]  # as they were given
     assert [row["ape"] for row in counted] == [row["ape"] for row in reversed(printed)]
+    assert main([*command, "--out", str(tmp_path / "jvp"), "--checkpoint", others[0], "--engine", "jvp"]) == 0
+    assert json.loads(capsys.readouterr().out)[0]["ape"] == pytest.approx(counted[0]["ape"], rel=1e-4)
     numbered = [f"{epoch}={path}" for epoch, path in zip((30, 7), others, strict=True)]
     assert main([*command, "--out", str(tmp_path / "numbered"), "--checkpoint", *numbered]) == 0
     assert [row["epoch"] for row in json.loads(capsys.readouterr().out)] == [7, 30]
@@ -125,7 +127,7 @@ def test_hessian_of_a_checkpoint(trained, npz, tmp_path, capsys):
     assert found["density"]["proportion_negative"] == pytest.approx(0.0, abs=0.2)  # zeros round to either side
     assert (tmp_path / "top.png").exists()
     assert (tmp_path / "density.png").exists()
-    assert main(["hessian", "trace", *arguments, "--matrix", "gauss-newton"]) == 0
+    assert main(["hessian", "trace", *arguments, "--matrix", "gauss-newton", "--micro-batch", "4"]) == 0
     same = json.loads(capsys.readouterr().out)
     assert same["trace"] == pytest.approx(found["trace"]["trace"], rel=1e-3)
 

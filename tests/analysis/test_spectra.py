@@ -143,6 +143,28 @@ def test_the_file_of_another_study_is_refused(tmp_path, change, message):
     assert out.read_bytes() == before
 
 
+def test_further_arguments_are_the_operators_and_part_of_the_study(tmp_path):
+    out = tmp_path / "spectra.jsonl"
+    head = study(k=2, params="4", engine="jvp", out=out)
+    ops = [HessianOperator(model(), F.cross_entropy, batch, params="4") for batch in batches()]
+    np.testing.assert_allclose(head.values, [top_eigenvalues(op, 2, seed=i).values for i, op in enumerate(ops)], 1e-4)
+    assert head.config["operator"] == {"params": "4"}
+    assert_same(study(k=2, params="4", engine="graph", micro_batch=4, out=out), head)  # another way to the same numbers
+    with pytest.raises(ValueError, match=r'another study: params was "4" and is "1"'):
+        study(k=2, params="1", out=out)
+    frozen = [study(k=2, dropout="frozen", seed=seed).values for seed in (0, 0, 1)]
+    np.testing.assert_array_equal(frozen[0], frozen[1])
+    assert not np.allclose(frozen[0], frozen[2], rtol=1e-2)
+
+
+def test_what_fails_at_once_leaves_no_file(tmp_path):
+    out = tmp_path / "deep" / "spectra.jsonl"
+    with pytest.raises(ValueError, match="params"):
+        study(params="no such layer", out=out)
+    assert list(tmp_path.iterdir()) == []
+    study(params="4", k=2, out=out)
+
+
 @pytest.mark.parametrize(
     ("line", "replacement", "message"),
     [
