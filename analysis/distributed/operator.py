@@ -1,0 +1,115 @@
+"""A symmetric matrix whose images, and whose vectors, are spread over ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from alternet.analysis.checksum import checksum
+from alternet.analysis.curvature import CurvatureOperator, Loss
+from alternet.analysis.distributed.ranks import Ranks
+from alternet.analysis.distributed.shares import Batch, own_batches
+from alternet.analysis.distributed.space import ShardedSpace
+
+
+class ShardedOperator:
+    """The mean over all ranks' images of the matrices that they have for their own.
+
+    ``op @ part`` multiplies this rank's slice [length] of a vector into this rank's slice of the product: the slices
+    are gathered, each rank multiplies by its own matrix, and the products are added up and cut. Solvers take it as any
+    operator and work in ``op.space``; what they return of vectors is this rank's slice, ``op.space.gather`` makes it
+    whole. Every method is collective.
+
+    Args:
+        local: the matrix of this rank's images, a mean over them, without weight decay; [n, n] on every rank.
+        images: how many images that is.
+        weight_decay: adds ½·weight_decay·‖w‖², exactly.
+        group: of ``torch.distributed``; by default all processes.
+
+    Raises:
+        ValueError: the ranks differ in the matrix's size or dtype or in the weight decay; no images.
+    """
+
+    def __init__(
+        self,
+        local: CurvatureOperator,
+        images: int,
+        *,
+        weight_decay: float = 0.0,
+        group: dist.ProcessGroup | None = None,
+    ) -> None:
+        if images < 1:
+            raise ValueError(f"images: expected at least 1, got {images}")
+        ranks = Ranks(group)
+        ranks.agree("local", (tuple(local.shape), str(local.dtype), local.device.type))
+        ranks.agree("weight_decay", weight_decay)
+        self.shape, self.dtype, self.device = tuple(local.shape), local.dtype, local.device
+        self.space = ShardedSpace(self.shape[0], self.dtype, self.device, ranks)
+        self.weight_decay = weight_decay
+        self.images = sum(ranks.objects(images))
+        self._local, self._share = local, images / self.images
+
+    def __matmul__(self, part: Tensor) -> Tensor:
+        """This rank's slice [length] of the product with the vector of which it has the slice ``part``: [length]."""
+        self._check(part, 1)
+        product = self._local @ self.space.gather(part)
+        return self.space.reduce_scatter(product.mul_(self._share)).add_(part, alpha=self.weight_decay)
+
+    def matmat(self, parts: Tensor) -> Tensor:
+        """Slices of the products, [length, m], with the vectors of which ``parts``: [length, m] has the slices."""
+        self._check(parts, 2)
+        whole = torch.stack([self.space.gather(part) for part in parts.t()], dim=1)
+        products = self._local.matmat(whole).mul_(self._share)
+        own = torch.stack([self.space.reduce_scatter(product) for product in products.t()], dim=1)
+        return own.add_(parts, alpha=self.weight_decay)
+
+    def named(self, part: Tensor) -> dict[str, Tensor]:
+        """The whole vector of which this rank has the slice ``part``: [length], by parameter name."""
+        self._check(part, 1)
+        return self._local.named(self.space.gather(part))
+
+    def flatten(self, tensors: dict[str, Tensor]) -> Tensor:
+        """This rank's slice [length] of one tensor for every selected parameter; the inverse of ``named``."""
+        return self.space.part(self._local.flatten(tensors)).clone()
+
+    def _check(self, parts: Tensor, axes: int) -> None:
+        expected = (self.space.length, "m")[:axes]
+        if not isinstance(parts, Tensor):
+            raise TypeError(f"vector: expected a tensor {list(expected)}, got {type(parts).__name__}")
+        if parts.dim() != axes or parts.shape[0] != self.space.length:
+            raise ValueError(
+                f"vector: expected {list(expected)}, the slice of rank {self.space.ranks.rank}, got {list(parts.shape)}"
+            )
+
+
+def distributed(
+    kind: Callable[..., CurvatureOperator],
+    model: nn.Module,
+    loss: Loss,
+    data: Batch | Iterable[Batch],
+    *,
+    weight_decay: float = 0.0,
+    group: dist.ProcessGroup | None = None,
+    **options: Any,
+) -> ShardedOperator:
+    """``kind(model, loss, data, …)`` with the images dealt to the ranks: the same matrix, whatever their number.
+
+    Args:
+        kind: ``HessianOperator`` or ``GaussNewtonOperator``; ``options`` are its further arguments.
+        model: the same weights on every rank, which is checked.
+        loss: a mean over the batch; a batch that is cut is weighted by its parts' images.
+        data: the same on every rank: one batch, which is cut, or an iterable of batches, which are dealt whole where
+            there are as many as ranks. A sequence is only read where a rank has its own.
+
+    Raises:
+        ValueError: weights that differ between ranks; fewer images than ranks; see also ``kind``.
+    """
+    ranks = Ranks(group)
+    ranks.agree("model: checksum of the weights", checksum([*model.parameters(), *model.buffers()]))
+    own = own_batches(data, ranks)
+    local = kind(model, loss, own, **options)
+    return ShardedOperator(local, sum(len(images) for images, _ in own), weight_decay=weight_decay, group=group)

@@ -1,0 +1,143 @@
+"""What ranks do in these tests; ``launched`` runs this file in every one of them, with ``told`` among its globals."""
+
+import os
+import sys
+from datetime import timedelta
+from pathlib import Path
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import toys
+
+from alternet.analysis.density import spectral_density
+from alternet.analysis.distributed import RankLost, Ranks, distributed, process_group
+from alternet.analysis.gauss_newton import GaussNewtonOperator
+from alternet.analysis.hessian import HessianOperator
+from alternet.analysis.lanczos import LanczosProcess, top_eigenvalues
+from alternet.analysis.trace import moments
+
+
+def numbers(ranks):
+    """Products and everything that solvers return, in float32 and float64."""
+    cut = distributed(HessianOperator, toys.network(torch.float32), toys.LOSS, toys.one_batch(), weight_decay=0.1)
+    dealt = distributed(HessianOperator, toys.network(), toys.LOSS, toys.batches(), weight_decay=0.1)
+    other = distributed(GaussNewtonOperator, toys.network(), toys.LOSS, toys.batches())
+    return {"one batch": solved(cut), "batches": solved(dealt), "gauss-newton": product(other)}
+
+
+def solved(op):
+    top = top_eigenvalues(op, 3, tol=1e-4, vectors=True)
+    density, trace = spectral_density(op, probes=2, steps=6), moments(op, products=12)
+    return {
+        "product": product(op),
+        "values": top.values,
+        "residuals": top.residuals,
+        "products": top.products,
+        "vectors": torch.stack([op.space.gather(part) for part in top.vectors.t()], dim=1),
+        "nodes": torch.from_numpy(density.nodes),
+        "weights": torch.from_numpy(density.weights),
+        "trace": trace.trace,
+        "frobenius": trace.squared_frobenius,
+        "images": op.images,
+    }
+
+
+def product(op):
+    """H v and H V, whole."""
+    whole = toys.vector(op.shape[0], op.dtype)
+    part = op.space.part(whole)
+    columns = op.matmat(torch.stack([part, -2 * part], dim=1))
+    both = torch.stack([op @ part, columns[:, 0], columns[:, 1] / -2], dim=1)
+    return torch.stack([op.space.gather(part.contiguous()) for part in both.t()], dim=1)
+
+
+def basis_bytes(ranks):
+    op = distributed(HessianOperator, toys.network(), toys.LOSS, toys.one_batch())
+    process = LanczosProcess(op, 0)
+    for _ in range(20):
+        process.step()
+    return sum(rows.untyped_storage().nbytes() for rows in process.basis._storage), op.space.length
+
+
+def refusals(ranks):
+    """The messages of what the ranks refuse."""
+    other = toys.network()
+    if ranks.rank == 1:
+        other[1].bias.data[0] += 1
+    few = tuple(part[: ranks.size - 1] for part in toys.one_batch())
+    cases = {
+        "weights": lambda: distributed(HessianOperator, other, toys.LOSS, toys.one_batch()),
+        "images": lambda: distributed(HessianOperator, toys.network(), toys.LOSS, few),
+        "none": lambda: distributed(HessianOperator, toys.network(), toys.LOSS, []),
+        "length": lambda: distributed(HessianOperator, toys.network(), toys.LOSS, toys.one_batch()) @ torch.zeros(523),
+        "kind": lambda: distributed(HessianOperator, toys.network(), toys.LOSS, toys.one_batch()) @ [0.0],
+        "group": lambda: process_group().__enter__(),
+    }
+    return {name: message(case) for name, case in cases.items()}
+
+
+def message(case):
+    try:
+        case()
+    except (ValueError, TypeError) as error:
+        return f"{type(error).__name__}: {error}"
+    return None
+
+
+def sent(ranks):
+    """Bytes that this process wrote (to sockets, mostly) for one product of a larger network, and its slice's bytes."""
+    model = torch.nn.Sequential(torch.nn.Linear(300, 1000), torch.nn.Linear(1000, 3))
+    for parameter in model.parameters():
+        torch.nn.init.constant_(parameter, 0.01)
+    op = distributed(HessianOperator, model, toys.LOSS, (torch.ones(4, 300), torch.tensor([0, 1, 2, 0])))
+    part = op.space.part(torch.ones(op.shape[0]))
+    ranks.objects(None)
+    before = written()
+    op @ part
+    return written() - before, 4 * -(-op.shape[0] // ranks.size)
+
+
+def written():
+    lines = Path("/proc/self/io").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("wchar"))
+
+
+def death(ranks):
+    """Rank 1 ends in the middle of a run; the others say so, and that at once."""
+    op = distributed(HessianOperator, toys.network(), toys.LOSS, toys.one_batch())
+    if ranks.rank == 1:
+        os._exit(3)
+    try:
+        top_eigenvalues(op, 3)
+    except RankLost as error:
+        return str(error)
+    return None
+
+
+def silence(ranks):
+    """Rank 1 does not take part for longer than the timeout."""
+    if ranks.rank == 1:
+        import time
+
+        time.sleep(4)
+        return None
+    try:
+        ranks.sum(torch.zeros(1))
+    except RankLost as error:
+        return str(error)
+    return None
+
+
+def main(job, rank, world, port, folder):
+    torch.set_num_threads(1)
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    with process_group("cpu", timeout=timedelta(seconds=2 if job == "silence" else 120)) as ranks:
+        assert isinstance(ranks, Ranks)
+        torch.save(globals()[job](ranks), Path(folder) / f"{rank}.pt")
+        if job in ("death", "silence"):
+            os._exit(0)
+
+
+main(*told)  # type: ignore[name-defined]  # noqa: F821

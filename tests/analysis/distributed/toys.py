@@ -1,0 +1,31 @@
+"""Networks and data that one rank and several ranks measure alike."""
+
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+LOSS = cross_entropy
+SIZES = (3, 2, 4, 1, 2)  # images of the batches: unequal shares for two ranks and for three
+
+
+def network(dtype=torch.float64):
+    """523 parameters, which neither 2 nor 3 divides."""
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Linear(48, 10), nn.Tanh(), nn.Linear(10, 3)).to(dtype)
+
+
+def batches():
+    generator = torch.Generator().manual_seed(1)
+    return [
+        (torch.randn(size, 3, 4, 4, generator=generator), torch.randint(0, 3, (size,), generator=generator))
+        for size in SIZES
+    ]
+
+
+def one_batch():
+    images, targets = zip(*batches(), strict=True)
+    return torch.cat(images), torch.cat(targets)
+
+
+def vector(n, dtype=torch.float64):
+    return torch.randn(n, generator=torch.Generator().manual_seed(2)).to(dtype)
