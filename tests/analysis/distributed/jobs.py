@@ -2,10 +2,14 @@
 
 import os
 import sys
+import weakref
 from datetime import timedelta
 from pathlib import Path
 
 import torch
+from torch import is_tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -54,11 +58,12 @@ def product(op):
 
 
 def basis_bytes(ranks):
-    op = distributed(HessianOperator, toys.network(), toys.LOSS, toys.one_batch())
+    """Bytes of a Krylov basis of 20 vectors on this rank."""
+    op = distributed(HessianOperator, toys.wide(), toys.LOSS, toys.wide_batch())
     process = LanczosProcess(op, 0)
     for _ in range(20):
         process.step()
-    return sum(rows.untyped_storage().nbytes() for rows in process.basis._storage), op.space.length
+    return sum(rows.untyped_storage().nbytes() for rows in process.basis._storage)
 
 
 def refusals(ranks):
@@ -87,21 +92,52 @@ def message(case):
 
 
 def sent(ranks):
-    """Bytes that this process wrote (to sockets, mostly) for one product of a larger network, and its slice's bytes."""
-    model = torch.nn.Sequential(torch.nn.Linear(300, 1000), torch.nn.Linear(1000, 3))
-    for parameter in model.parameters():
-        torch.nn.init.constant_(parameter, 0.01)
-    op = distributed(HessianOperator, model, toys.LOSS, (torch.ones(4, 300), torch.tensor([0, 1, 2, 0])))
+    """Bytes that this process wrote (to sockets, mostly) for one product."""
+    op = distributed(HessianOperator, toys.wide(), toys.LOSS, toys.wide_batch())
     part = op.space.part(torch.ones(op.shape[0]))
     ranks.objects(None)
     before = written()
     op @ part
-    return written() - before, 4 * -(-op.shape[0] // ranks.size)
+    return written() - before
 
 
 def written():
     lines = Path("/proc/self/io").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("wchar"))
+
+
+def held(ranks):
+    """Most bytes of the tensors that live at once during a product."""
+    op = distributed(HessianOperator, toys.wide(), toys.LOSS, toys.wide_batch(), engine="graph")
+    part = op.space.part(torch.ones(op.shape[0])).clone()
+    op @ part
+    with Live() as live:
+        op @ part
+    return live.peak
+
+
+class Live(TorchDispatchMode):
+    """Counts the bytes of storages that operations make, until they are freed."""
+
+    def __init__(self):
+        super().__init__()
+        self.now = self.peak = 0
+        self._known = weakref.WeakSet()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        given = {tensor.untyped_storage().data_ptr() for tensor in tree_leaves((args, kwargs)) if is_tensor(tensor)}
+        for tensor in filter(is_tensor, tree_leaves(out)):
+            storage = tensor.untyped_storage()
+            if storage.data_ptr() not in given and storage not in self._known:
+                self._known.add(storage)
+                self.now += storage.nbytes()
+                self.peak = max(self.peak, self.now)
+                weakref.finalize(storage, self._freed, storage.nbytes())
+        return out
+
+    def _freed(self, count):
+        self.now -= count
 
 
 def death(ranks):

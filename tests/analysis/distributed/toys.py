@@ -29,3 +29,13 @@ def one_batch():
 
 def vector(n, dtype=torch.float64):
     return torch.randn(n, generator=torch.Generator().manual_seed(2)).to(dtype)
+
+
+def wide():
+    """304,003 parameters, and few activations: what its product needs is vectors."""
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(300, 1000), nn.Linear(1000, 3))
+
+
+def wide_batch():
+    return torch.randn(6, 300, generator=torch.Generator().manual_seed(1)), torch.arange(6) % 3
