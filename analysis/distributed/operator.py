@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -10,10 +11,13 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from alternet.analysis.checksum import checksum
-from alternet.analysis.curvature import CurvatureOperator, Loss
+from alternet.analysis.curvature import CurvatureOperator
 from alternet.analysis.distributed.ranks import Ranks
-from alternet.analysis.distributed.shares import Batch, own_batches
+from alternet.analysis.distributed.shares import check_cut, own_share
 from alternet.analysis.distributed.space import ShardedSpace
+from alternet.analysis.evaluation import Loss
+from alternet.analysis.micro_batches import Batch
+from alternet.analysis.symmetry import Symmetry, check_symmetry
 
 
 class ShardedOperator:
@@ -76,6 +80,16 @@ class ShardedOperator:
         """This rank's slice [length] of one tensor for every selected parameter; the inverse of ``named``."""
         return self.space.part(self._local.flatten(tensors)).clone()
 
+    def under_autocast(self, dtype: torch.dtype = torch.bfloat16) -> ShardedOperator:
+        """The same matrix by low-precision products, see ``CurvatureOperator.under_autocast``."""
+        low = copy.copy(self)
+        low._local = self._local.under_autocast(dtype)
+        return low
+
+    def check(self, seed: int = 0) -> Symmetry:
+        """Whether the whole is a fixed, symmetric matrix, see ``CurvatureOperator.check``."""
+        return check_symmetry(self, tolerance=torch.finfo(self.dtype).eps ** 0.5, seed=seed)
+
     def _check(self, parts: Tensor, axes: int) -> None:
         expected = (self.space.length, "m")[:axes]
         if not isinstance(parts, Tensor):
@@ -101,15 +115,22 @@ def distributed(
     Args:
         kind: ``HessianOperator`` or ``GaussNewtonOperator``; ``options`` are its further arguments.
         model: the same weights on every rank, which is checked.
-        loss: a mean over the batch; a batch that is cut is weighted by its parts' images.
+        loss: a mean over the batch.
         data: the same on every rank: one batch, which is cut, or an iterable of batches, which are dealt whole where
             there are as many as ranks. A sequence is only read where a rank has its own.
 
     Raises:
-        ValueError: weights that differ between ranks; fewer images than ranks; see also ``kind``.
+        ValueError: weights that differ between ranks; fewer images than ranks; a batch that is cut though its loss is
+            no mean over images or its network mixes them; dropout on several ranks; see also ``kind``.
     """
     ranks = Ranks(group)
     ranks.agree("model: checksum of the weights", checksum([*model.parameters(), *model.buffers()]))
-    own = own_batches(data, ranks)
-    local = kind(model, loss, own, **options)
-    return ShardedOperator(local, sum(len(images) for images, _ in own), weight_decay=weight_decay, group=group)
+    if options.get("dropout", "off") != "off" and ranks.size > 1:
+        raise ValueError(
+            f"dropout: masks would depend on the number of ranks; expected 'off', got {options['dropout']!r}"
+        )
+    share = own_share(data, ranks)
+    local = kind(model, loss, share.batches, **options)
+    if share.cut is not None:
+        check_cut(local._evaluations[0], share.cut)
+    return ShardedOperator(local, share.images, weight_decay=weight_decay, group=group)

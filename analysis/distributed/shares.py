@@ -3,16 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor
 
 from alternet.analysis.distributed.ranks import Ranks
+from alternet.analysis.evaluation import Evaluation, check_mean, check_separable
+from alternet.analysis.micro_batches import Batch, micro_batches
 
-Batch = tuple[Tensor, Tensor]  # images and targets
+
+@dataclass(frozen=True)
+class Share:
+    """What one rank has of the data.
+
+    batches: its own.
+    cut: one of those that are cut, whole; None where every batch belongs to one rank.
+    """
+
+    batches: list[Batch]
+    cut: Batch | None = None
+
+    @property
+    def images(self) -> int:
+        """How many there are in its batches."""
+        return sum(len(images) for images, _ in self.batches)
 
 
-def own_batches(data: Batch | Iterable[Batch], ranks: Ranks) -> list[Batch]:
+def own_share(data: Batch | Iterable[Batch], ranks: Ranks) -> Share:
     """This rank's share of ``data``, which is the same on every rank: one batch, or batches.
 
     Batches are dealt whole, batch i to rank i mod ranks. Where there are fewer batches than ranks, each is cut into
@@ -25,13 +43,26 @@ def own_batches(data: Batch | Iterable[Batch], ranks: Ranks) -> list[Batch]:
     if len(batches) == 0:
         raise ValueError("data: got no batches, expected at least one (images, targets)")
     if len(batches) >= ranks.size:
-        return [batches[i] for i in range(ranks.rank, len(batches), ranks.size)]
-    cut = [_cut(*batches[i], ranks) for i in range(len(batches))]
-    own = [batch for batch in cut if len(batch[0])]
-    if not all(ranks.objects(bool(own))):
-        count = sum(len(batches[i][0]) for i in range(len(batches)))
+        return Share([batches[i] for i in range(ranks.rank, len(batches), ranks.size)])
+    whole = [batches[i] for i in range(len(batches))]
+    parts = [_cut(batch, ranks) for batch in whole]
+    share = Share([part for part in parts if len(part[0])], max(whole, key=lambda batch: len(batch[0])))
+    if not all(ranks.objects(share.images)):
+        count = sum(len(images) for images, _ in whole)
         raise ValueError(f"data: got {count} images for {ranks.size} ranks, expected at least one for each")
-    return own
+    return share
+
+
+def check_cut(evaluation: Evaluation, batch: Batch) -> None:
+    """ValueError unless the matrix of ``batch`` is the mean of those of its images, judged by the loss of two of them.
+
+    ``evaluation`` has the network and how it is evaluated.
+    """
+    check_separable(evaluation)
+    images, targets = batch
+    pieces = micro_batches((images[:2], targets[:2]), 1, next(evaluation.model.parameters()).dtype)
+    if len(pieces) == 2:
+        check_mean([replace(evaluation, images=x, targets=y) for x, y in pieces])
 
 
 def _sequence(data: Any) -> Sequence[Batch]:
@@ -41,5 +72,6 @@ def _sequence(data: Any) -> Sequence[Batch]:
     return data if isinstance(data, Sequence) else list(data)
 
 
-def _cut(images: Tensor, targets: Tensor, ranks: Ranks) -> Batch:
-    return images.tensor_split(ranks.size)[ranks.rank], targets.tensor_split(ranks.size)[ranks.rank]
+def _cut(batch: Batch, ranks: Ranks) -> Batch:
+    images, targets = (part.tensor_split(ranks.size)[ranks.rank] for part in batch)
+    return images, targets

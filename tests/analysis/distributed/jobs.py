@@ -75,12 +75,21 @@ def refusals(ranks):
     cases = {
         "weights": lambda: distributed(HessianOperator, other, toys.LOSS, toys.one_batch()),
         "images": lambda: distributed(HessianOperator, toys.network(), toys.LOSS, few),
+        "sum": lambda: distributed(HessianOperator, toys.network(), summed, toys.one_batch()),
+        "batch norm": lambda: distributed(
+            HessianOperator, toys.normed(), toys.LOSS, toys.one_batch(), batch_norm="batch"
+        ),
+        "dropout": lambda: distributed(HessianOperator, toys.network(), toys.LOSS, toys.one_batch(), dropout="frozen"),
         "none": lambda: distributed(HessianOperator, toys.network(), toys.LOSS, []),
         "length": lambda: distributed(HessianOperator, toys.network(), toys.LOSS, toys.one_batch()) @ torch.zeros(523),
         "kind": lambda: distributed(HessianOperator, toys.network(), toys.LOSS, toys.one_batch()) @ [0.0],
         "group": lambda: process_group().__enter__(),
     }
     return {name: message(case) for name, case in cases.items()}
+
+
+def summed(output, targets):
+    return toys.LOSS(output, targets, reduction="sum")
 
 
 def message(case):

@@ -79,6 +79,9 @@ def test_refusals(tmp_path):
     assert "weights: expected the same on all ranks" in first["weights"]
     assert first["weights"] == second["weights"]
     assert first["images"] == "ValueError: data: got 1 images for 2 ranks, expected at least one for each"
+    assert "loss: expected a mean over the batch" in first["sum"]
+    assert "1 takes the statistics of the batch, which must stay whole" in first["batch norm"]
+    assert "dropout: masks would depend on the number of ranks" in first["dropout"]
     assert first["none"] == "ValueError: data: got no batches, expected at least one (images, targets)"
     assert first["length"] == "ValueError: vector: expected [262], the slice of rank 0, got [523]"
     assert second["length"] == "ValueError: vector: expected [261], the slice of rank 1, got [523]"

@@ -14,6 +14,10 @@ def network(dtype=torch.float64):
     return nn.Sequential(nn.Flatten(), nn.Linear(48, 10), nn.Tanh(), nn.Linear(10, 3)).to(dtype)
 
 
+def normed():
+    return nn.Sequential(nn.Flatten(), nn.BatchNorm1d(48), nn.Linear(48, 3))
+
+
 def batches():
     generator = torch.Generator().manual_seed(1)
     return [
