@@ -8,8 +8,21 @@ import os
 import secrets
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
+
+_discards: ContextVar[bool] = ContextVar("discards", default=False)
+
+
+@contextmanager
+def discarding() -> Iterator[None]:
+    """Inside, what ``written_whole`` would write is thrown away: of processes with the same results one keeps them."""
+    token = _discards.set(True)
+    try:
+        yield
+    finally:
+        _discards.reset(token)
 
 
 @contextmanager
@@ -24,7 +37,8 @@ def written_whole(path: str | os.PathLike[str]) -> Iterator[Path]:
     temporary = path.with_name(f".{path.stem}-{secrets.token_hex(4)}{path.suffix}")
     try:
         yield temporary
-        os.replace(temporary, path)
+        if not _discards.get():
+            os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -32,6 +32,7 @@ class Journal:
     def __init__(
         self, path: str | os.PathLike[str] | None, kind: str, config: dict[str, Any], columns: Collection[str]
     ) -> None:
+        self.kind, self.config, self.columns = kind, config, columns
         self.rows: list[dict[str, Any]] = []
         self._header: dict[str, Any] | None = {"kind": kind, "config": config}  # until it is written
         self.path = None if path is None else Path(path)

@@ -20,9 +20,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from alternet.analysis.checksum import checksum
+from alternet.analysis.distributed.dealing import finish, open_journal
+from alternet.analysis.distributed.ranks import Ranks
 from alternet.analysis.files import complete, load_json, save_json
 from alternet.analysis.hessian import HessianOperator
-from alternet.analysis.journal import START_AGAIN, Journal
+from alternet.analysis.journal import START_AGAIN
 from alternet.analysis.lanczos import top_eigenvalues
 from alternet.analysis.progress import Report, reporting
 
@@ -143,6 +145,7 @@ def hessian_spectra(
     out: str | os.PathLike[str] | None = None,
     progress: bool | Report = True,
     network: str | None = None,
+    ranks: Ranks | None = None,
     **operator: Any,
 ) -> SpectraResult:
     """The ``k`` Hessian eigenvalues of largest magnitude of every mini-batch.
@@ -160,9 +163,12 @@ def hessian_spectra(
         progress: show a bar with the time left on stderr, or call ``progress(batches done, batches in all)``, first
             with what was done before.
         network: the name in results and figures; by default the class of the model.
+        ranks: processes that share the work, and call this alike; batch i is measured by rank i mod ranks. ``out``
+            holds the same as that of one process, and either can go on with what the other has left.
         **operator: further arguments of ``HessianOperator``, as ``params``, ``batch_norm``, ``engine``: JSON values.
 
     Raises:
+        RankLost: another rank has ended.
         ValueError: no batches; an ``out`` that is broken, or belongs to another study or other batches; see also
             ``HessianOperator`` and ``top_eigenvalues``.
         FloatingPointError: a Hessian-vector product is not finite.
@@ -172,39 +178,27 @@ def hessian_spectra(
     network = network or type(model).__name__
     matters = {name: value for name, value in operator.items() if name not in HOW}
     config = _config(model, loss, len(batches), k=k, tol=tol, seed=seed, weight_decay=weight_decay, operator=matters)
-    journal = Journal(out, KIND, config, COLUMNS)
+    journal = open_journal(out, KIND, config, COLUMNS, ranks)
 
-    def solve(index: int, batch: tuple[Tensor, Tensor]) -> dict[str, Any]:
-        op = HessianOperator(model, loss, batch, weight_decay=weight_decay, seed=seed + index, **operator)
-        return _solve(op, k, tol, seed + index)
-
-    with _shown(progress, network) as report:
-        _finish(journal, batches, solve, report)
-    columns = _arrays(lambda name: [row[name] for row in journal.rows])
-    result = SpectraResult(**columns, network=network, config=config)
-    if out is not None:
-        result.save(Path(out).with_suffix(".json"))
-    return result
-
-
-def _finish(
-    journal: Journal, batches: Any, solve: Callable[[int, tuple[Tensor, Tensor]], dict[str, Any]], report: Report
-) -> None:
-    """Solve every mini-batch that ``journal`` has no row of, in order; the others must be those it was made of."""
-    rows = journal.rows
-    report(len(rows), len(batches))
-    for index, (images, targets) in enumerate(batches):
-        data = checksum([images, targets])
-        if index < len(rows):
-            if rows[index]["data"] != data:
-                raise ValueError(f"out: {journal.path} holds other images or targets as batch {index}; {START_AGAIN}")
-            continue
+    def solve(index: int, batch: tuple[Tensor, Tensor], known: dict[str, Any] | None) -> dict[str, Any]:
+        data = checksum(batch)
+        if known is not None and known["data"] != data:
+            raise ValueError(f"out: {out} holds other images or targets as batch {index}; {START_AGAIN}")
+        if known is not None:
+            return known
         try:
-            row = solve(index, (images, targets))
+            op = HessianOperator(model, loss, batch, weight_decay=weight_decay, seed=seed + index, **operator)
+            return {"data": data, "sizes": len(batch[0]), **_solve(op, k, tol, seed + index)}
         except FloatingPointError as error:
             raise FloatingPointError(f"batch {index}: {error} (diverged weights, bad images?)") from error
-        journal.append({"data": data, "sizes": len(images), **row})
-        report(len(rows), len(batches))
+
+    with _shown(progress, network) as report:
+        finish(journal, batches, solve, report, ranks)
+    columns = _arrays(lambda name: [row[name] for row in journal.rows])
+    result = SpectraResult(**columns, network=network, config=config)
+    if out is not None and (ranks is None or ranks.is_first):
+        result.save(Path(out).with_suffix(".json"))
+    return result
 
 
 def _shown(progress: bool | Report, network: str) -> AbstractContextManager[Report]:

@@ -11,7 +11,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 
-class RankLost(RuntimeError):
+class RankLost(ConnectionError):
     """Another rank has ended, or did not answer in time."""
 
 
@@ -64,6 +64,19 @@ class Ranks:
         with self._reached("gathering results"):
             dist.all_gather_object(found, value, group=self._group)
         return found
+
+    def from_first(self, make: Callable[[], Any]) -> Any:
+        """What ``make()`` returns (and can be pickled), or raises, on the first rank, on all of them."""
+        outcome: tuple[Any, Exception | None] = None, None
+        if self.is_first:
+            try:
+                outcome = make(), None
+            except Exception as raised:
+                outcome = None, raised
+        value, error = self.objects(outcome)[0]
+        if error is not None:
+            raise error
+        return value
 
     def agree(self, what: str, value: Any) -> None:
         """Raise the same ValueError on every rank unless all of them have the same value."""
