@@ -9,10 +9,10 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ..attention import attention
+from .partition import Partition
 
 
 def window_attention(
@@ -52,46 +52,13 @@ def window_attention(
     """
     height, width = _check_maps(query, key, value, num_heads)
     window = _pair("window_size", window_size, 1)
-    offset = _pair("shift", shift, 0)
-    # what lies before the first whole window and beyond the last, so that windows cover the map
-    top, left = (-s % w for s, w in zip(offset, window, strict=True))
-    bottom, right = -(height + top) % window[0], -(width + left) % window[1]
-    padding = (left, right, top, bottom)
-    q, k, v = (_cut(t, padding, window, num_heads) for t in (query, key, value))
-    mask = _inside(height, width, padding, window, query.device) if any(padding) else None
+    windows = Partition(height, width, window, _pair("shift", shift, 0))
+    hidden = windows.hidden(query.device)
+    mask = None if hidden is None else ~hidden[:, :, None, None]
+    q, k, v = (windows.cut(t.unflatten(1, (num_heads, -1))) for t in (query, key, value))
     out = attention(q, k, v, mask, table=table, grid=window, scale=scale)
     channels_last = not query.is_contiguous() and query.is_contiguous(memory_format=torch.channels_last)
-    return _put_back(out, window, channels_last)[:, :, top : top + height, left : left + width]
-
-
-def _cut(x: Tensor, padding: tuple[int, ...], window: tuple[int, int], num_heads: int) -> Tensor:
-    """[B, heads·D, H, W] -> [B, rows, columns, heads, h·w, D], one copy."""
-    if any(padding):
-        x = F.pad(x, padding)
-    x = x.unflatten(3, (-1, window[1])).unflatten(2, (-1, window[0])).unflatten(1, (num_heads, -1))
-    return x.permute(0, 3, 5, 1, 4, 6, 2).flatten(4, 5)
-
-
-def _put_back(out: Tensor, window: tuple[int, int], channels_last: bool) -> Tensor:
-    """The inverse of ``_cut``: the padded map, one copy."""
-    out = out.unflatten(4, window)  # [B, rows, columns, heads, h, w, D]
-    if channels_last:
-        return out.permute(0, 1, 4, 2, 5, 3, 6).flatten(5, 6).flatten(3, 4).flatten(1, 2).permute(0, 3, 1, 2)
-    return out.permute(0, 3, 6, 1, 4, 2, 5).flatten(5, 6).flatten(3, 4).flatten(1, 2)
-
-
-def _inside(height: int, width: int, padding: tuple[int, ...], window: tuple[int, int], device: torch.device) -> Tensor:
-    """Which keys of the padded windows are pixels of the map: boolean [rows, columns, 1, 1, h·w]."""
-    left, right, top, bottom = padding
-    rows = _between(top, height, bottom, device).unflatten(0, (-1, window[0]))
-    columns = _between(left, width, right, device).unflatten(0, (-1, window[1]))
-    inside = rows[:, None, :, None] & columns[None, :, None, :]  # [rows, columns, h, w]
-    return inside.flatten(2)[:, :, None, None]
-
-
-def _between(before: int, length: int, after: int, device: torch.device) -> Tensor:
-    place = torch.arange(-before, length + after, device=device)
-    return (place >= 0) & (place < length)
+    return windows.put_back(out, channels_last=channels_last).flatten(1, 2)
 
 
 def _check_maps(query: Tensor, key: Tensor, value: Tensor, num_heads: Any) -> tuple[int, int]:

@@ -1,0 +1,45 @@
+"""Window attention as an operator of the library: its signature; the checks of the arguments are in ``__init__``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..derivatives import Operator, Signature
+from . import reference
+
+
+def _fake(
+    query: Tensor, key: Tensor, value: Tensor, table: Tensor | None, *, channels_last: bool, **_: Any
+) -> tuple[Tensor]:
+    """out: value's shape, which has query's pixels."""
+    return (query.new_empty(value.shape),)
+
+
+def _batch_shapes(shapes: Sequence[torch.Size | None]) -> Sequence[torch.Size | None]:
+    """Only the table may lack the batch: [1, h, ...] -> [B, h, ...]."""
+    query, key, value, table = shapes
+    assert query is not None
+    return query, key, value, None if table is None else torch.Size((query[0], *table[1:]))
+
+
+window_attention_operator = Operator(
+    Signature(
+        name="window_attention",
+        inputs=("query", "key", "value", "table"),
+        optional=1,
+        residuals=(),
+        parameters=(
+            ("int[]", "window_size"),
+            ("int[]", "shift"),
+            ("float", "scale"),
+            ("bool", "channels_last"),
+        ),
+        fake=_fake,
+        batch_shapes=_batch_shapes,
+    ),
+    modules=lambda backend: reference,  # it has no kernels yet
+)
