@@ -44,6 +44,20 @@ def autocasts(device: torch.device) -> bool:
     return device.type != "meta" and torch.is_autocast_enabled(device.type)  # meta: the question itself raises
 
 
+def lowered_by_autocast(query: Tensor, *others: Tensor | None) -> tuple:
+    """Under autocast attention runs in the lower precision, as PyTorch's own does."""
+    if not isinstance(query, Tensor) or not autocasts(query.device):
+        return query, *others
+    dtype = torch.get_autocast_dtype(query.device.type)
+    return tuple(_lowered(t, dtype) for t in (query, *others))
+
+
+def _lowered(tensor: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+    if isinstance(tensor, Tensor) and tensor.is_floating_point() and tensor.dtype != torch.float64:
+        return tensor.to(dtype)
+    return tensor
+
+
 def is_16_bit(tensor: object) -> bool:
     return isinstance(tensor, Tensor) and tensor.dtype in (torch.float16, torch.bfloat16)
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..checks import autocasts, check_floating
+from ..checks import check_floating, lowered_by_autocast
 from .operator import attention_operator
 from .positions import broadcasts, check_positions
 
@@ -67,7 +67,7 @@ def attention(
 
     Source: Vaswani et al. 2017, eq. 1; tiled as in Dao et al. 2022, whose second derivatives ``README.md`` derives.
     """
-    query, key, value, bias, table = _autocast(query, key, value, bias, table)
+    query, key, value, bias, table = lowered_by_autocast(query, key, value, bias, table)
     _check_tensors(query, key, value, bias, table)
     lead = _grouped_axes(query, key, value) if enable_gqa else _leading_axes(query, key, value)
     key_lead = (*lead[:-1], key.shape[-3]) if enable_gqa else lead
@@ -86,20 +86,6 @@ def attention(
         *positions,
     )
     return out.reshape(*lead, query.shape[-2], value.shape[-1])
-
-
-def _autocast(query: Tensor, *others: Tensor | None) -> tuple:
-    """Under autocast attention runs in the lower precision, as PyTorch's own does."""
-    if not isinstance(query, Tensor) or not autocasts(query.device):
-        return query, *others
-    dtype = torch.get_autocast_dtype(query.device.type)
-    return tuple(_lower(t, dtype) for t in (query, *others))
-
-
-def _lower(tensor: Tensor | None, dtype: torch.dtype) -> Tensor | None:
-    if isinstance(tensor, Tensor) and tensor.is_floating_point() and tensor.dtype != torch.float64:
-        return tensor.to(dtype)
-    return tensor
 
 
 def _check_tensors(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, table: Tensor | None) -> None:
