@@ -1,18 +1,23 @@
 """Attention within the windows of feature maps, and every derivative of it.
 
-A composition: windows are cut, ``attention`` runs on them as on a batch, and what it returns is put back. Cutting
-copies each map once (the pixels of a window do not lie at one stride); tables are gathered inside the kernels.
+``reference.py`` is the specification, ``triton.py`` and ``cpu.py`` its kernels, which cut windows and put them back
+themselves: each map is read once and written once. ``README.md`` derives them.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..attention import attention
+from ..attention import MAX_HEAD_SIZE, attention
+from ..checks import check_floating, check_like, lowered_by_autocast
+from .operator import window_attention_operator
 from .partition import Partition
+
+MAX_TOKENS = 256  # of a window whose scores the kernels hold as a whole
 
 
 def window_attention(
@@ -37,28 +42,64 @@ def window_attention(
         num_heads: how many heads the channels hold, one after the other.
         shift: (down, right), or one number for both: the first whole window begins so far from the upper left corner.
             With half a window this is Swin's shifted partition: what wraps round the border there sees only itself.
-        table: a bias by relative position, [2h-1, 2w-1] or [num_heads, 2h-1, 2w-1], as ``attention`` takes it.
+        table: a bias by relative position, [2h-1, 2w-1] or [num_heads, 2h-1, 2w-1], gathered inside the kernels:
+            bias[i, j] = table[row(j) - row(i) + h-1, column(j) - column(i) + w-1].
         scale: a number; 1/sqrt(C / num_heads) by default.
 
     Returns:
-        [B, Cv, H, W] in query's dtype and memory format, contiguous or channels-last; where windows reach beyond the
-        map, a view of a larger one.
+        [B, Cv, H, W] in query's dtype and memory format, contiguous or channels-last. float16 and bfloat16 are
+        accumulated in float32. Windows of more than 256 pixels are cut by PyTorch, and run on ``attention``.
 
     Raises:
-        TypeError: a size is not an integer, or what ``attention`` raises.
-        ValueError: sizes are not positive, shapes do not fit, or what ``attention`` raises.
+        TypeError: an argument is not a floating-point tensor, dtypes differ, or a size is not an integer.
+        ValueError: sizes are not positive, or shapes or devices do not fit.
 
     Source: Liu et al., "Swin Transformer", 2021; Park & Kim, "How Do Vision Transformers Work?", 2022, figure 8.
     """
+    query, key, value, table = lowered_by_autocast(query, key, value, table)
     height, width = _check_maps(query, key, value, num_heads)
     window = _pair("window_size", window_size, 1)
-    windows = Partition(height, width, window, _pair("shift", shift, 0))
+    offset = _pair("shift", shift, 0)
+    _check_table(table, query, num_heads, window)
+    if scale is None:
+        scale = 1.0 / math.sqrt(query.shape[1] // num_heads)
+    channels_last = not query.is_contiguous() and query.is_contiguous(memory_format=torch.channels_last)
+    maps = [t.unflatten(1, (num_heads, -1)) for t in (query, key, value)]
+    if min(window[0], height) * min(window[1], width) > MAX_TOKENS:
+        return _composed(*maps, table, Partition(height, width, window, offset), scale, channels_last).flatten(1, 2)
+    if table is not None:
+        table = table.reshape(1, -1, *table.shape[-2:])
+    if not channels_last:
+        return window_attention_operator(*maps, table, window, offset, scale, False).flatten(1, 2)
+    maps = [t.movedim((1, 2), (-2, -1)) for t in maps]
+    return window_attention_operator(*maps, table, window, offset, scale, True).flatten(-2).movedim(-1, 1)
+
+
+def _composed(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    table: Tensor | None,
+    windows: Partition,
+    scale: float,
+    channels_last: bool,
+) -> Tensor:
+    """Windows cut by PyTorch and ``attention`` on them: cutting is little beside attention where windows are large."""
     hidden = windows.hidden(query.device)
     mask = None if hidden is None else ~hidden[:, :, None, None]
-    q, k, v = (windows.cut(t.unflatten(1, (num_heads, -1))) for t in (query, key, value))
-    out = attention(q, k, v, mask, table=table, grid=window, scale=scale)
-    channels_last = not query.is_contiguous() and query.is_contiguous(memory_format=torch.channels_last)
-    return windows.put_back(out, channels_last=channels_last).flatten(1, 2)
+    q, k, v = (windows.cut(t) for t in (query, key, value))
+    out = attention(q, k, v, mask, table=table, grid=tuple(windows.window), scale=scale)
+    return windows.put_back(out, channels_last=channels_last)
+
+
+def _check_table(table: Any, query: Tensor, num_heads: int, window: tuple[int, int]) -> None:
+    if table is None:
+        return
+    check_floating("table", table)
+    shape = (2 * window[0] - 1, 2 * window[1] - 1)
+    check_like("table", table, query, shape if table.shape[:-2] == () else (*table.shape[:1], *shape), "query")
+    if table.dim() == 3 and table.shape[0] not in (1, num_heads):
+        raise ValueError(f"table: {table.shape[0]} heads, expected 1 or {num_heads}")
 
 
 def _check_maps(query: Tensor, key: Tensor, value: Tensor, num_heads: Any) -> tuple[int, int]:
@@ -68,13 +109,17 @@ def _check_maps(query: Tensor, key: Tensor, value: Tensor, num_heads: Any) -> tu
     if num_heads < 1:
         raise ValueError(f"num_heads: expected a positive integer, got {num_heads}")
     for name, x in (("query", query), ("key", key), ("value", value)):
-        if not isinstance(x, Tensor):
-            raise TypeError(f"{name}: expected a tensor, got {type(x).__name__}")
+        check_floating(name, x)
         if x.dim() != 4 or x.shape[1] == 0 or x.shape[1] % num_heads:
             channels = f"C a positive multiple of num_heads = {num_heads}"
             raise ValueError(f"{name}: shape {tuple(x.shape)}, expected [B, C, H, W] with {channels}")
         if (x.shape[0], *x.shape[2:]) != (query.shape[0], *query.shape[2:]):
             raise ValueError(f"{name}: shape {tuple(x.shape)}, expected query's B, H and W of {tuple(query.shape)}")
+        check_like(name, x, query, (query.shape[0], x.shape[1], *query.shape[2:]), "query")
+        if x.shape[1] // num_heads > MAX_HEAD_SIZE:
+            raise ValueError(f"{name}: head size {x.shape[1] // num_heads}, expected 1 to {MAX_HEAD_SIZE}")
+    if key.shape[1] != query.shape[1]:
+        raise ValueError(f"key: {key.shape[1]} channels, expected query's {query.shape[1]}")
     height, width = query.shape[2:]
     if height == 0 or width == 0:
         raise ValueError(f"query: shape {tuple(query.shape)}, expected at least one pixel")

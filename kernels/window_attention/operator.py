@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from ..derivatives import Operator, Signature
-from . import reference
 
 
 def _fake(
@@ -40,6 +39,5 @@ window_attention_operator = Operator(
         ),
         fake=_fake,
         batch_shapes=_batch_shapes,
-    ),
-    modules=lambda backend: reference,  # it has no kernels yet
+    )
 )

@@ -1,0 +1,4 @@
+#include "window_attention/problem.h"
+
+#define ALTERNET_KERNELS "window_attention/kernels.h"
+#include "csrc/compile_generic.h"
