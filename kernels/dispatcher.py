@@ -3,8 +3,9 @@
 ``custom_op`` has no forward mode under ``torch.func``, and an ``autograd.Function`` round an opaque kernel is
 silently wrong under jvp of jvp and ignored by ``torch.compile`` of ``torch.func`` transforms. What passes all of
 them is an op whose *Autograd kernel* is a single-level Function: PyTorch calls it once per transform level, and it
-redispatches to the level below. This file is the only one that uses PyTorch's private names;
-``tests/kernels/test_transforms.py`` is its matrix over the supported releases.
+redispatches to the level below. ``levels.py`` makes the same calls without the dispatcher where it can. These two files
+are the only ones that use PyTorch's private names; ``tests/kernels/test_transforms.py`` is their matrix over the
+supported releases.
 
 Three details, each silently wrong when left out:
 both grad modes are on round a redispatch (the outer levels need them); a forward-mode rule sees the saved tensors
@@ -26,8 +27,10 @@ try:
         _any_requires_grad,
         _are_functorch_transforms_active,
         _AutoDispatchBelowAutograd,
+        _len_torch_dispatch_stack,
     )
-    from torch._C._functorch import get_unwrapped, is_batchedtensor, is_gradtrackingtensor
+    from torch._C._functorch import get_unwrapped, is_batchedtensor, is_gradtrackingtensor, unwrap_if_dead
+    from torch._functorch import eager_transforms
     from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
     from torch._functorch.utils import enable_single_level_autograd_function
     from torch.autograd.forward_ad import _set_fwd_grad_enabled
@@ -38,7 +41,12 @@ except ImportError as error:  # a release that moved a private name: say so inst
         "alternet is tested with torch 2.10 to 2.14"
     ) from error
 
+from . import levels
+
 _LIBRARY = torch.library.Library("alternet", "DEF")
+
+
+Call = Callable[..., tuple]
 
 
 class Rules:
@@ -76,15 +84,22 @@ def define(
     name = schema.split("(")[0]
     _LIBRARY.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
     op = getattr(torch.ops.alternet, name).default
-    autograd = _autograd_kernel(op, name, rules, plain)
+    rule = None if rules is None else _rule(name, rules, _below(op, kernel))
+    autograd = _autograd_kernel(_below(op, kernel), rules, rule, plain)
     single = schema.endswith("-> (Tensor)")  # PyTorch passes a single result bare, here everything is a tuple
+    dispatched = (lambda *args: (op(*args),)) if single else op
+    if rules is None:
+        call = dispatched
+    else:
+        bottom = _bottom(_below(op, kernel), rules, rule, plain, dispatched)
+        call = levels.walker(name, rules, bottom=bottom, plain=plain, dispatched=dispatched)
     if single:
         kernel, fake, autograd = _first(kernel), _first(fake), _first(autograd)
     _LIBRARY.impl(name, kernel, "CompositeExplicitAutograd")
     torch.library.register_fake(f"alternet::{name}", fake, lib=_LIBRARY)
     torch.library.register_vmap(f"alternet::{name}", _firsts(vmap) if single else vmap, lib=_LIBRARY)
     _LIBRARY.impl(name, autograd, "Autograd", with_keyset=True)
-    return (lambda *args: (op(*args),)) if single else op
+    return call
 
 
 def _first(f: Callable[..., tuple]) -> Callable[..., Any]:
@@ -96,19 +111,23 @@ def _firsts(vmap: Callable[..., tuple]) -> Callable[..., tuple]:
     return lambda *args: tuple(part[0] for part in vmap(*args))
 
 
-def _autograd_kernel(op: Any, name: str, rules: Rules | None, plain: Callable[..., tuple]) -> Callable[..., tuple]:
+def _below(op: Any, kernel: Call) -> Call:
+    """``below(keyset, *args)``: the op where this level's derivatives are none of its business; no keyset: no level."""
+
     def below(keyset, *args):
         with _AutoDispatchBelowAutograd():
-            results = op.redispatch(keyset & _after_autograd_keyset, *args)
+            results = kernel(*args) if keyset is None else op.redispatch(keyset & _after_autograd_keyset, *args)
         return (results,) if isinstance(results, torch.Tensor) else results
 
-    rule = None if rules is None else _rule(name, rules, below)
+    return below
 
+
+def _autograd_kernel(below: Call, rules: Rules | None, rule: Any, plain: Call) -> Call:
     def autograd(keyset, *args):
-        reverse, forward = _wanted(args)
+        reverse, forward = _wanted(args, _are_functorch_transforms_active() or forward_ad._current_level >= 0)
         if not (reverse or forward):
             return below(keyset, *args)
-        if rules is None or rule is None or (forward and rules.forward is None):
+        if rules is None or (forward and rules.forward is None):
             return plain(*args)
         with enable_single_level_autograd_function():
             return rule.apply(keyset, *args)
@@ -116,23 +135,38 @@ def _autograd_kernel(op: Any, name: str, rules: Rules | None, plain: Callable[..
     return autograd
 
 
-def _wanted(args: Sequence[object]) -> tuple[bool, bool]:
-    """Whether this transform level wants a reverse-mode and a forward-mode derivative of the call."""
+def _bottom(below: Call, rules: Rules, rule: Any, plain: Call, dispatched: Call) -> Call:
+    """The same below all levels of ``torch.func`` without the dispatcher, for ``levels.walker``."""
+
+    def bottom(*args):
+        if not _all_plain(args):
+            args = tuple(unwrap_if_dead(a) if isinstance(a, torch.Tensor) else a for a in args)
+            if not _all_plain(args):
+                return dispatched(*args)
+        # a dual level that ``jvp`` opened is its own: no tensor down here has a tangent
+        reverse, forward = _wanted(args, forward_ad._current_level >= 0 and eager_transforms.JVP_NESTING == 0)
+        if not (reverse or forward):
+            return below(None, *args)
+        if forward and rules.forward is None:
+            return plain(*args)
+        return rule.apply(None, *args)
+
+    return bottom
+
+
+def _all_plain(args: tuple) -> bool:
+    return not _len_torch_dispatch_stack() and all(levels.is_plain(a) for a in args if isinstance(a, torch.Tensor))
+
+
+def _wanted(args: Sequence[object], dual: bool) -> tuple[bool, bool]:
+    """Whether a reverse-mode, and where ``dual`` a forward-mode derivative of the call is wanted at this level."""
     reverse = torch.is_grad_enabled() and _any_requires_grad(*args)
-    forward = _dual_level_open() and any(isinstance(a, torch.Tensor) and _tangent(a) is not None for a in args)
+    forward = dual and any(isinstance(a, torch.Tensor) and levels.tangent(a) is not None for a in args)
     return reverse, forward
 
 
-def _dual_level_open() -> bool:
-    return _are_functorch_transforms_active() or forward_ad._current_level >= 0
-
-
-def _tangent(tensor: torch.Tensor) -> torch.Tensor | None:
-    return torch._unpack_dual(tensor, level=0)[1]  # forward_ad.unpack_dual takes four times as long
-
-
-def _rule(name: str, rules: Rules, below: Callable[..., tuple]) -> Any:
-    """The single-level Function of an op."""
+def _rule(name: str, rules: Rules, below: Call) -> Any:
+    """The single-level Function of an op; its first argument is that of ``below``."""
 
     def forward(ctx, keyset, *args):
         ctx.set_materialize_grads(False)
@@ -141,20 +175,16 @@ def _rule(name: str, rules: Rules, below: Callable[..., tuple]) -> Any:
         rules.save(ctx, args, results)
         return tuple(results)
 
-    def backward(ctx, *cotangents):
-        shifted = ctx.needs_input_grad
-        ctx.needs_input_grad = shifted[1:]
-        try:
-            return (None, *rules.reverse(ctx, *cotangents))
-        finally:
-            ctx.needs_input_grad = shifted
-
     def jvp(ctx, _, *tangents):
         assert rules.forward is not None
         with _every_grad_mode():
             return tuple(rules.forward(_Primals(ctx), *tangents))
 
-    methods = {"forward": staticmethod(forward), "backward": staticmethod(backward), "jvp": staticmethod(jvp)}
+    methods = {
+        "forward": staticmethod(forward),
+        "backward": staticmethod(levels.reverse(rules)),
+        "jvp": staticmethod(jvp),
+    }
     return type(f"{name}_rule", (_SingleLevelFunction,), methods)
 
 

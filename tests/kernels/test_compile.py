@@ -119,7 +119,8 @@ def test_opcheck(name, x):
         "backward_tangent": (*primal, g, *lead, *t_yr, g[None], [True, True, False, True, True]),
     }[name]
     checks = ("test_schema", "test_autograd_registration", "test_faketensor", "test_aot_dispatch_dynamic")
-    result = torch.library.opcheck(getattr(operator, name), (*arguments, *PARAMETERS, "auto"), test_utils=checks)
+    op = getattr(torch.ops.alternet, f"attention_{name}").default
+    result = torch.library.opcheck(op, (*arguments, *PARAMETERS, "auto"), test_utils=checks)
     assert set(result.values()) == {"SUCCESS"}
 
 

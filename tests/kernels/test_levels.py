@@ -1,0 +1,116 @@
+"""Calls that go round PyTorch's dispatcher: they give what it gives, and leave to it what only it can do."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch._subclasses import FakeTensorMode
+from torch.func import grad, jvp, vjp
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from alternet.kernels import gelu, layer_norm, levels
+
+
+def tensors(count):
+    generator = torch.Generator().manual_seed(0)
+    return tuple(torch.randn(3, 5, generator=generator, dtype=torch.float64) for _ in range(count))
+
+
+@pytest.fixture(params=["walked", "dispatched"])
+def way(request, monkeypatch):
+    """Both ways of a call."""
+    if request.param == "dispatched":
+        monkeypatch.setattr(levels, "_traced", lambda: True)
+    return request.param
+
+
+def loss(x):
+    return (gelu(layer_norm(x)) ** 3).sum()
+
+
+def eager_loss(x):
+    """By formula: PyTorch's layer_norm has a wrong third derivative."""
+    centred = x - x.mean(-1, keepdim=True)
+    u = centred * (centred.square().mean(-1, keepdim=True) + 1e-5).rsqrt()
+    return ((u * torch.special.ndtr(u)) ** 3).sum()
+
+
+@pytest.mark.filterwarnings("ignore:alternet. this derivative")
+def test_a_leaf_outside_of_the_transforms_gets_its_gradient(way):
+    x, t = tensors(2)
+    leaf = x.clone().requires_grad_()
+    mine, theirs = (
+        torch.autograd.grad(jvp(grad(f), (leaf,), (t,))[1].sin().sum(), leaf)[0] for f in (loss, eager_loss)
+    )
+    torch.testing.assert_close(mine, theirs)
+
+
+def test_a_constant_of_an_outer_level_stays_one(way):
+    """The inner gradient does not see x, the outer one does."""
+    x, t = tensors(2)
+
+    def outer(x, f):
+        return grad(lambda y: (f(x) * y).sum())(t).sum()
+
+    for mine, theirs in zip(
+        *(jvp(grad(lambda x, f=f: outer(x, f)), (x,), (t,)) for f in (loss, eager_loss)), strict=True
+    ):
+        torch.testing.assert_close(mine, theirs)
+
+
+def test_no_grad_outside_of_a_transform_does_not_reach_into_it(way):
+    x, t = tensors(2)
+    with torch.no_grad():
+        mine, theirs = (jvp(grad(f), (x,), (t,))[1] for f in (loss, eager_loss))
+    torch.testing.assert_close(mine, theirs)
+    leaf = x.clone().requires_grad_()
+    with torch.no_grad():
+        assert not grad(loss)(leaf).requires_grad
+
+
+def test_no_grad_inside_of_a_transform_is_heeded(way):
+    def half(x):
+        with torch.no_grad():
+            y = gelu(x)
+        return (y * x).sum()
+
+    (x,) = tensors(1)
+    torch.testing.assert_close(grad(half)(x), torch.nn.functional.gelu(x))
+
+
+def test_a_pullback_outlives_its_level(way):
+    x, t = tensors(2)
+    pull = vjp(gelu, x)[1]
+    leaf = t.clone().requires_grad_()
+    (cotangent,) = torch.autograd.grad((pull(leaf)[0] * x).sum(), leaf)
+    torch.testing.assert_close(cotangent, jvp(torch.nn.functional.gelu, (x,), (x,))[1])
+
+
+def test_a_mode_sees_the_op():
+    seen = []
+
+    class Record(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            seen.append(str(func))
+            return func(*args, **(kwargs or {}))
+
+    (x,) = tensors(1)
+    with Record():
+        jvp(grad(loss), (x,), (x,))
+    assert {"alternet.activation_forward.default", "alternet.layer_norm_backward_tangent.default"} <= set(seen)
+
+
+def test_fake_tensors_stay_fake():
+    with FakeTensorMode():
+        x = torch.empty(3, 5)
+    assert type(gelu(x)) is type(x)
+    assert gelu(torch.empty(3, 5, device="meta")).device.type == "meta"
+
+
+def test_tensors_with_bits_of_the_dispatcher():
+    (x,) = tensors(1)
+    torch.testing.assert_close(gelu(torch._neg_view(x)), torch.nn.functional.gelu(-x))
+    zeros = torch._efficientzerotensor((3, 5), dtype=torch.float64)
+    torch.testing.assert_close(gelu(zeros), torch.zeros(3, 5, dtype=torch.float64))
+    with torch.inference_mode():
+        torch.testing.assert_close(gelu(x.clone()), torch.nn.functional.gelu(x))
