@@ -7,34 +7,40 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from alternet.analysis.density import SpectralDensity, spectral_density
 from alternet.analysis.figures import draw_density, draw_eigenvalues
 from alternet.analysis.files import save_json
-from alternet.analysis.lanczos import LinearOperator, top_eigenvalues
+from alternet.analysis.lanczos import top_eigenvalues
+from alternet.analysis.operators import LinearOperator
 from alternet.analysis.progress import Report, reporting, reporting_stages
 from alternet.analysis.trace import moments
 
 KIND = "alternet hessian"
 
 
-def report_top(op: LinearOperator, out: Path, *, k: int, tol: float, seed: int) -> dict[str, Any]:
-    """Writes top.json and top.png: the ``k`` eigenvalues of largest magnitude with residual bounds."""
+def report_top(
+    op: LinearOperator, out: Path, *, k: int, which: str, tol: float, block_size: int, seed: int
+) -> dict[str, Any]:
+    """Writes top.json and top.png: ``k`` eigenvalues from the end(s) ``which``, with rigorous bounds."""
     with reporting("products") as report:
-        found = top_eigenvalues(_Counted(op, report, max(200, 20 * k)), k, tol=tol, seed=seed)
+        found = top_eigenvalues(op, k, which=which, tol=tol, block_size=block_size, seed=seed, progress=report)
     result = {
         "size": op.shape[0],
+        "which": which,
         "values": found.values.tolist(),
+        "bounds": found.bounds.tolist(),
+        "gap_bounds": found.gap_bounds.tolist(),
         "residuals": found.residuals.tolist(),
         "converged": found.converged.tolist(),
         "products": found.products,
+        "precision": str(op.dtype).removeprefix("torch."),
         "seed": seed,
         "tol": tol,
     }
     save_json(out / "top.json", KIND, result)
-    draw_eigenvalues(found.values.numpy(), found.residuals.numpy(), out / "top.png")
+    draw_eigenvalues(found.values.numpy(), found.bounds.numpy(), out / "top.png")
     return result
 
 
@@ -96,8 +102,11 @@ class _Counted:
 
     def __init__(self, op: LinearOperator, report: Report, most: int) -> None:
         self._op, self._report, self._most, self._done = op, report, most, 0
-        self.shape, self.dtype, self.device = tuple(op.shape), op.dtype, torch.device(op.device)
         report(0, most)
+
+    def __getattr__(self, name: str) -> Any:
+        """Everything else is the operator's own."""
+        return getattr(self._op, name)
 
     def __matmul__(self, vector: Tensor) -> Tensor:
         product = self._op @ vector

@@ -38,6 +38,13 @@ def add(commands: Any) -> None:
     top = command(kinds, "top", _top, "the largest eigenvalues of the Hessian over many images")
     _add_matrix(top)
     top.add_argument("-k", type=int, default=5, help="eigenvalues (5)")
+    top.add_argument(
+        "--which",
+        choices=("LM", "LA", "SA", "BE"),
+        default="LM",
+        help="largest magnitude, largest, smallest, both ends (LM)",
+    )
+    top.add_argument("--block-size", type=int, default=1, help="vectors at once: finds as many copies of one (1)")
     top.add_argument("--tol", type=float, default=1e-3, help="residuals relative to the largest (0.001)")
 
     density = command(kinds, "density", _density, "the spectral density of the Hessian over many images")
@@ -155,7 +162,8 @@ def _operator(chosen: argparse.Namespace) -> CurvatureOperator:
 def _top(chosen: argparse.Namespace) -> None:
     from alternet.analysis.hessian_report import report_top
 
-    _print(report_top(_operator(chosen), chosen.out, k=chosen.k, tol=chosen.tol, seed=chosen.seed))
+    solver = {name: getattr(chosen, name) for name in ("k", "which", "tol", "block_size", "seed")}
+    _print(report_top(_operator(chosen), chosen.out, **solver))
 
 
 def _density(chosen: argparse.Namespace) -> None:

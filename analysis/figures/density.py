@@ -1,4 +1,4 @@
-"""Eigenvalues of operators: the largest as bars with residuals, and spectral densities on logarithmic axes."""
+"""Eigenvalues of operators: the wanted ones as bars with error bounds, and spectral densities on logarithmic axes."""
 
 from __future__ import annotations
 
@@ -51,16 +51,16 @@ def _draw_density(axes: Axes, density: SpectralDensity) -> None:
     axes.set(yscale="log", ylim=(floor, 3 * curve.max()), ylabel="density")
 
 
-def draw_eigenvalues(values: np.ndarray, residuals: np.ndarray, path: str | os.PathLike[str]) -> None:
-    """values: [k] as bars, residuals: [k] as error bars."""
+def draw_eigenvalues(values: np.ndarray, bounds: np.ndarray, path: str | os.PathLike[str]) -> None:
+    """values: [k] as bars, bounds: [k] as error bars."""
 
     def fill(figure: Figure) -> None:
         axes = figure.subplots()
         ranks = np.arange(1, len(values) + 1)
         axes.bar(ranks, values, color=np.where(values < 0, "#D55E00", COLOUR), width=0.7)
-        axes.errorbar(ranks, values, residuals, fmt="none", ecolor="#222222", capsize=3)
+        axes.errorbar(ranks, values, bounds, fmt="none", ecolor="#222222", capsize=3)
         axes.axhline(0, color=GREY, linewidth=0.9)
-        axes.set(xlabel="rank by magnitude", ylabel="eigenvalue", xticks=ranks)
-        axes.set_title("Eigenvalues of largest magnitude, with residual bounds")
+        axes.set(xlabel="rank", ylabel="eigenvalue", xticks=ranks)
+        axes.set_title("Eigenvalues, with bounds of their errors")
 
     save_figure(path, fill, 3.6)

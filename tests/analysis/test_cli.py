@@ -20,19 +20,6 @@ VIT = ("--model", "vit_tiny_patch16_224", "--model-args", "img_size=8", "patch_s
 
 
 @pytest.fixture(scope="module")
-def npz(tmp_path_factory) -> str:
-    rng = np.random.default_rng(0)
-    arrays = {
-        f"{split}_{what}": values
-        for split, count in (("train", 64), ("test", 24))
-        for what, values in (("x", rng.integers(0, 256, (count, 8, 8, 3), np.uint8)), ("y", np.arange(count) % 3))
-    }
-    path = tmp_path_factory.mktemp("data") / "toy.npz"
-    np.savez(path, **arrays, classes=np.array(["a", "b", "c"]))
-    return str(path)
-
-
-@pytest.fixture(scope="module")
 def trained(npz, tmp_path_factory) -> Path:
     """What `alternet train` left."""
     out = tmp_path_factory.mktemp("trained") / "vit"
@@ -123,6 +110,10 @@ def test_hessian_of_a_checkpoint(trained, npz, tmp_path, capsys):
         assert stored.items() >= found[what].items()
     assert found["top"]["size"] == found["trace"]["size"] == 39  # 12 features and a bias for each of 3 classes
     assert all(found["top"]["converged"])
+    assert main(["hessian", "top", *arguments, "-k", "2", "--which", "SA", "--block-size", "2"]) == 0
+    smallest = json.loads(capsys.readouterr().out)
+    assert smallest["which"] == "SA"
+    assert max(smallest["values"]) < min(found["top"]["values"])
     assert found["trace"]["trace"] >= sum(found["top"]["values"])  # that of a linear layer has no negative eigenvalue
     assert found["density"]["proportion_negative"] == pytest.approx(0.0, abs=0.2)  # zeros round to either side
     assert (tmp_path / "top.png").exists()

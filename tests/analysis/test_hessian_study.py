@@ -11,7 +11,6 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from alternet.analysis import hessian_study as module
@@ -23,19 +22,6 @@ from alternet.analysis.spectra import SpectraResult
 SCRIPT = Path(__file__).with_name("tiny_poster.py")
 RECIPE = SHORT.changed(epochs=2, batch_size=16)
 LESS = "ViT-25-of-the-data"
-
-
-@pytest.fixture(scope="module")
-def npz(tmp_path_factory) -> str:
-    rng = np.random.default_rng(0)
-    arrays = {
-        f"{split}_{what}": values
-        for split, count in (("train", 64), ("test", 24))
-        for what, values in (("x", rng.integers(0, 256, (count, 8, 8, 3), np.uint8)), ("y", np.arange(count) % 3))
-    }
-    path = tmp_path_factory.mktemp("data") / "toy.npz"
-    np.savez(path, **arrays, classes=np.array(["a", "b", "c"]))
-    return str(path)
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -150,7 +150,7 @@ def test_further_arguments_are_the_operators_and_part_of_the_study(tmp_path):
     np.testing.assert_allclose(head.values, [top_eigenvalues(op, 2, seed=i).values for i, op in enumerate(ops)], 1e-4)
     assert head.config["operator"] == {"params": "4"}
     assert_same(study(k=2, params="4", engine="graph", micro_batch=4, out=out), head)  # another way to the same numbers
-    with pytest.raises(ValueError, match=r'another study: params was "4" and is "1"'):
+    with pytest.raises(ValueError, match=r'another study: operator\.params was "4" and is "1"'):
         study(k=2, params="1", out=out)
     frozen = [study(k=2, dropout="frozen", seed=seed).values for seed in (0, 0, 1)]
     np.testing.assert_array_equal(frozen[0], frozen[1])
