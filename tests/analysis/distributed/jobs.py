@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import toys
 
+from alternet.analysis import spectra
 from alternet.analysis.density import spectral_density
 from alternet.analysis.distributed import RankLost, Ranks, distributed, process_group
 from alternet.analysis.gauss_newton import GaussNewtonOperator
@@ -100,6 +101,25 @@ def message(case):
     return None
 
 
+def study(ranks):
+    """Mini-batch spectra in the journal of the folder that all ranks share, and how many this rank solved."""
+    folder = Path(told[4])  # noqa: F821
+    solved = []
+
+    def counting(op, *args, **kwargs):
+        if ranks.rank == 1 and len(solved) == 1 and (folder / "rank 1 dies").exists():
+            os._exit(3)
+        solved.append(op)
+        return top_eigenvalues(op, *args, **kwargs)
+
+    spectra.top_eigenvalues = counting
+    try:
+        result = toys.study(out=folder / "spectra.jsonl", ranks=ranks)
+    except RankLost as error:
+        return str(error)
+    return result.values, result.sizes, len(solved)
+
+
 def sent(ranks):
     """Bytes that this process wrote (to sockets, mostly) for one product."""
     op = distributed(HessianOperator, toys.wide(), toys.LOSS, toys.wide_batch())
@@ -178,11 +198,12 @@ def silence(ranks):
 def main(job, rank, world, port, folder):
     torch.set_num_threads(1)
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    dies = Path(folder) / "rank 1 dies"
     with process_group("cpu", timeout=timedelta(seconds=2 if job == "silence" else 120)) as ranks:
         assert isinstance(ranks, Ranks)
         torch.save(globals()[job](ranks), Path(folder) / f"{rank}.pt")
-        if job in ("death", "silence"):
-            os._exit(0)
+        if job in ("death", "silence") or dies.exists():
+            os._exit(0)  # there is no group to leave
 
 
 main(*told)  # type: ignore[name-defined]  # noqa: F821

@@ -4,6 +4,8 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
+from alternet.analysis.spectra import hessian_spectra
+
 LOSS = cross_entropy
 SIZES = (3, 2, 4, 1, 2)  # images of the batches: unequal shares for two ranks and for three
 
@@ -43,3 +45,9 @@ def wide():
 
 def wide_batch():
     return torch.randn(6, 300, generator=torch.Generator().manual_seed(1)), torch.arange(6) % 3
+
+
+def study(**arguments):
+    """Of 7 mini-batches."""
+    data = [*batches(), *batches()[:2]]
+    return hessian_spectra(network(), data, loss=LOSS, k=2, tol=1e-6, weight_decay=0.1, progress=False, **arguments)
