@@ -6,11 +6,14 @@ What the user can mend is one line on stderr and exit status 2. What a command n
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 import sys
 from collections.abc import Sequence
 
 from alternet.analysis.commands import COMMANDS
+from alternet.analysis.distributed.command import sharing
+from alternet.analysis.distributed.launch import started_by_torchrun
 
 USERS_ERRORS = (ValueError, TypeError, FloatingPointError, ModuleNotFoundError, OSError)
 
@@ -21,9 +24,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = _parser().parse_args(arguments)
     chosen.command_line = shlex.join(["alternet", *arguments])
     try:
-        chosen.run(chosen)
+        with sharing(chosen.device) as chosen.ranks:
+            if chosen.ranks is not None and not chosen.shared:
+                raise ValueError(
+                    "torchrun: only `alternet hessian top|density|trace|spectra` are for several processes"
+                )
+            chosen.run(chosen)
     except USERS_ERRORS as error:
-        print(f"alternet: {' '.join(str(error).split())}", file=sys.stderr)
+        rank = f" (rank {os.environ['RANK']})" if started_by_torchrun() else ""
+        print(f"alternet{rank}: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("alternet: stopped; the same command goes on from here", file=sys.stderr)

@@ -9,13 +9,18 @@ from pathlib import Path
 from typing import Any
 
 
-def command(commands: Any, name: str, run: Callable[[argparse.Namespace], None], text: str) -> argparse.ArgumentParser:
-    """A command that computes something random into a folder: ``run(chosen)`` with what its ``text`` says."""
+def command(
+    commands: Any, name: str, run: Callable[[argparse.Namespace], None], text: str, *, shared: bool = False
+) -> argparse.ArgumentParser:
+    """A command that computes something random into a folder: ``run(chosen)`` with what its ``text`` says.
+
+    ``chosen.ranks`` are the processes that ``torchrun`` started for a ``shared`` command, None where there is one.
+    """
     parser = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".", allow_abbrev=False)
     parser.add_argument("--out", type=Path, required=True, help="folder of the results; a stopped run goes on in it")
     parser.add_argument("--seed", type=int, default=0, help="of everything random (0)")
     add_device(parser)
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, shared=shared)
     return parser
 
 

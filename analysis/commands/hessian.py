@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from torch import nn
 
     from alternet.analysis.batches import Batches
-    from alternet.analysis.curvature import CurvatureOperator
     from alternet.analysis.data import ImageData
     from alternet.analysis.networks import Network
+    from alternet.analysis.operators import LinearOperator
     from alternet.analysis.training_spectra import Snapshot
 
 
@@ -35,7 +35,7 @@ def add(commands: Any) -> None:
     hessian = commands.add_parser("hessian", help=text, description=f"{text}.", allow_abbrev=False)
     kinds = hessian.add_subparsers(required=True, metavar="what")
 
-    top = command(kinds, "top", _top, "the largest eigenvalues of the Hessian over many images")
+    top = command(kinds, "top", _top, "the largest eigenvalues of the Hessian over many images", shared=True)
     _add_matrix(top)
     top.add_argument("-k", type=int, default=5, help="eigenvalues (5)")
     top.add_argument(
@@ -47,16 +47,18 @@ def add(commands: Any) -> None:
     top.add_argument("--block-size", type=int, default=1, help="vectors at once: finds as many copies of one (1)")
     top.add_argument("--tol", type=float, default=1e-3, help="residuals relative to the largest (0.001)")
 
-    density = command(kinds, "density", _density, "the spectral density of the Hessian over many images")
+    density = command(kinds, "density", _density, "the spectral density of the Hessian over many images", shared=True)
     _add_matrix(density, several=True)
     density.add_argument("--probes", type=int, default=5, help="random vectors (5)")
     density.add_argument("--steps", type=int, default=50, help="products of each (50)")
 
-    trace = command(kinds, "trace", _trace, "trace and Frobenius norm of the Hessian over many images")
+    trace = command(kinds, "trace", _trace, "trace and Frobenius norm of the Hessian over many images", shared=True)
     _add_matrix(trace)
     trace.add_argument("--products", type=int, default=60, help="in all (60)")
 
-    spectra = command(kinds, "spectra", _spectra, "figure 2: the largest eigenvalues, mini-batch by mini-batch")
+    spectra = command(
+        kinds, "spectra", _spectra, "figure 2: the largest eigenvalues, mini-batch by mini-batch", shared=True
+    )
     spectra.add_argument(
         "--checkpoint",
         type=numbered_path,
@@ -134,11 +136,12 @@ def _batches(chosen: argparse.Namespace, data: ImageData) -> Batches:
     )
 
 
-def _operators(chosen: argparse.Namespace) -> dict[str, Callable[[], CurvatureOperator]]:
+def _operators(chosen: argparse.Namespace) -> dict[str, Callable[[], LinearOperator]]:
     """What makes the operator of every ``--params``, by its name."""
     from torch.nn.functional import cross_entropy
 
     from alternet.analysis.commands.inputs import data_of, device_of, network_of, normalised, recipe_of
+    from alternet.analysis.distributed import distributed
     from alternet.analysis.gauss_newton import GaussNewtonOperator
     from alternet.analysis.hessian import HessianOperator
 
@@ -146,7 +149,9 @@ def _operators(chosen: argparse.Namespace) -> dict[str, Callable[[], CurvatureOp
     network = network_of(chosen, chosen.checkpoint, len(data.classes))
     model = _load(network, chosen.checkpoint, device)
     batches = _batches(chosen, normalised(data, lambda: model, chosen))
-    kind = {"hessian": HessianOperator, "gauss-newton": GaussNewtonOperator}[chosen.matrix]
+    kind: Callable[..., Any] = {"hessian": HessianOperator, "gauss-newton": GaussNewtonOperator}[chosen.matrix]
+    if chosen.ranks is not None:
+        kind = partial(distributed, kind)
     rest = {"weight_decay": recipe_of(chosen).weight_decay, "seed": chosen.seed, **_operator_arguments(chosen)}
     return {
         params or "all parameters": partial(kind, model, cross_entropy, batches, params=params, **rest)
@@ -154,7 +159,7 @@ def _operators(chosen: argparse.Namespace) -> dict[str, Callable[[], CurvatureOp
     }
 
 
-def _operator(chosen: argparse.Namespace) -> CurvatureOperator:
+def _operator(chosen: argparse.Namespace) -> LinearOperator:
     (make,) = _operators(chosen).values()
     return make()
 
@@ -192,6 +197,7 @@ def _spectra(chosen: argparse.Namespace) -> None:
         seed=chosen.seed,
         params=chosen.params[0],
         weight_decay=recipe_of(chosen).weight_decay,
+        ranks=chosen.ranks,
         **_operator_arguments(chosen),
     )
     draw_spectra([list(of.values())[-1] for of in course.values()], chosen.out / "spectra.png")

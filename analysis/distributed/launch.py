@@ -26,9 +26,12 @@ def local_device(device: str | torch.device | None = None) -> torch.device:
     """The device of this process: ``device`` where it names one, else the GPU number LOCAL_RANK, or the CPU.
 
     Raises:
-        ValueError: more processes on this machine than GPUs.
+        ValueError: an unknown device; more processes on this machine than GPUs.
     """
-    wanted = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    try:
+        wanted = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    except RuntimeError as error:
+        raise ValueError(f"device: {device!r} cannot be used: {str(error).splitlines()[0]}") from error
     if wanted.type != "cuda" or wanted.index is not None or "LOCAL_RANK" not in os.environ:
         return wanted
     local, count = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()

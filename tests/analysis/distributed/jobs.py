@@ -1,8 +1,11 @@
 """What ranks do in these tests; ``launched`` runs this file in every one of them, with ``told`` among its globals."""
 
+import io
+import json
 import os
 import sys
 import weakref
+from contextlib import redirect_stderr, redirect_stdout
 from datetime import timedelta
 from pathlib import Path
 
@@ -195,14 +198,27 @@ def silence(ranks):
     return None
 
 
+def command(folder):
+    """``alternet`` with the arguments in ``command.json``: its exit status and what it printed."""
+    from alternet.analysis import cli
+
+    out, err = io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(err):
+        status = cli.main(json.loads((folder / "command.json").read_text()))
+    return status, out.getvalue(), err.getvalue()
+
+
 def main(job, rank, world, port, folder):
     torch.set_num_threads(1)
+    folder = Path(folder)
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    dies = Path(folder) / "rank 1 dies"
+    if job == "command":  # makes its own group
+        torch.save(command(folder), folder / f"{rank}.pt")
+        return
     with process_group("cpu", timeout=timedelta(seconds=2 if job == "silence" else 120)) as ranks:
         assert isinstance(ranks, Ranks)
-        torch.save(globals()[job](ranks), Path(folder) / f"{rank}.pt")
-        if job in ("death", "silence") or dies.exists():
+        torch.save(globals()[job](ranks), folder / f"{rank}.pt")
+        if job in ("death", "silence") or (folder / "rank 1 dies").exists():
             os._exit(0)  # there is no group to leave
 
 
