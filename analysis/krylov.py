@@ -114,44 +114,22 @@ class LanczosProcess:
         """The next R and E, from residuals: [b, length] that are orthogonal to the basis; narrower by what is noise."""
         width = len(residuals)
         least = torch.inf if len(self.basis) == self.size else self.noise  # a whole space has no more directions
-        block, factor, lost = self._orthonormal(residuals, least)
+        block, factor, lost = self._space.orthonormalize(residuals, least)
         self._defects[-width:] += lost
         if width > 1 and len(block):  # where rows were nearly parallel, what rounding left of the basis has grown
             self.basis.orthogonalize(block)
-            block, again, _ = self._orthonormal(block, 0.0)
+            block, again, _ = self._space.orthonormalize(block, 0.0)
             factor = again @ factor
         before = torch.zeros(len(block), len(self.basis) - width, dtype=torch.float64)
         self.block, self.coupling = block, torch.cat([before, factor], dim=1)
         self._scale = max(self._scale, float(factor.abs().max()) if len(block) else 0.0)
-
-    def _orthonormal(self, rows: Tensor, least: float) -> tuple[Tensor, Tensor, Tensor]:
-        """Orthonormal rows and F: [count, b] with rows: [b, length] = Fᵀ times them, by Gram-Schmidt in place.
-
-        Rows of which no more than ``least`` is left are dropped; the third result, [b], is the norm of that, or 0.
-        """
-        count, lost = 0, torch.zeros(len(rows), dtype=torch.float64)
-        factor = torch.zeros(len(rows), len(rows), dtype=torch.float64)
-        for i in range(len(rows)):
-            row = rows[i : i + 1]
-            for _ in range(2 if count else 0):
-                overlaps = self._space.products(rows[:count], row)
-                self._space.subtract(overlaps, rows[:count], row)
-                factor[:count, i] += overlaps[:, 0].cpu()
-            length = float(self._space.norm(row[0]))
-            if length <= least:
-                lost[i] = length
-                continue
-            factor[count, i] = length
-            torch.div(row, length, out=rows[count : count + 1])
-            count += 1
-        return rows[:count], factor[:count], lost
 
     def _random_block(self, count: int) -> Tensor:
         """Orthonormal rows [count, length] orthogonal to the basis; float32 draws, so that both dtypes start alike."""
         rows = torch.stack([self._space.normal(self._generator) for _ in range(count)])
         for _ in range(2):  # near a full basis little is left of a draw: normalised, it is orthogonalised anew
             self.basis.orthogonalize(rows)
-            self._orthonormal(rows, 0.0)
+            self._space.orthonormalize(rows, 0.0)
         return rows
 
     def ritz(self) -> RitzPairs:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from alternet.analysis.lanczos import LinearOperator
+from alternet.analysis.operators import LinearOperator
 from alternet.analysis.vectors import space_of
 
 

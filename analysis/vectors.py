@@ -63,6 +63,29 @@ class VectorSpace:
         elif len(x):
             y.addcmul_(x, weights, value=-1)
 
+    def orthonormalize(self, rows: Tensor, least: float) -> tuple[Tensor, Tensor, Tensor]:
+        """Orthonormal rows and F: [count, m] with rows: [m, length] = Fᵀ times them, by Gram-Schmidt in place.
+
+        Rows of which no more than ``least`` is left are dropped; the third result, [m], is the norm of that, or 0. Both
+        are float64 on the CPU. Twice is enough (Giraud et al. 2005).
+        """
+        count, lost = 0, torch.zeros(len(rows), dtype=torch.float64)
+        factor = torch.zeros(len(rows), len(rows), dtype=torch.float64)
+        for i in range(len(rows)):
+            row = rows[i : i + 1]
+            for _ in range(2 if count else 0):
+                overlaps = self.products(rows[:count], row)
+                self.subtract(overlaps, rows[:count], row)
+                factor[:count, i] += overlaps[:, 0].cpu()
+            length = float(self.norm(row[0]))
+            if length <= least:
+                lost[i] = length
+                continue
+            factor[count, i] = length
+            torch.div(row, length, out=rows[count : count + 1])
+            count += 1
+        return rows[:count], factor[:count], lost
+
     def normal(self, generator: torch.Generator) -> Tensor:
         """A vector [length] of standard normal entries; the whole is the same on any device and however spread."""
         return self._draw(lambda size: torch.randn(size, generator=generator, dtype=torch.float32))
@@ -117,6 +140,10 @@ class Basis:
 
     def __len__(self) -> int:
         return self._size
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self._space.dtype
 
     def __getitem__(self, i: int) -> Tensor:
         """Vector i: [length], a view of the basis, which nobody may change."""

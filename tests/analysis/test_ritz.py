@@ -59,7 +59,7 @@ def symmetric(values, seed):
     return (product + product.t()) / 2
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     spectrum=st.lists(st.floats(-100, 100, width=32), min_size=1, max_size=40),
     which=st.sampled_from(["LM", "LA", "SA", "BE"]),
@@ -80,7 +80,7 @@ def test_an_eigenvalue_lies_within_the_bound_converged_or_not(spectrum, which, d
     assert (distance <= found.bounds + 1e-13 * exact.abs().max()).all()
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     gaps=st.lists(st.floats(1, 50, width=32), min_size=6, max_size=30),
     shift=st.floats(-200, 200, width=32),
