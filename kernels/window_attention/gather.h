@@ -25,38 +25,65 @@ ALTERNET_INLINE void clear_end(Real* plane, int64_t tokens) {
   if (tokens % LANES<Real>) store(plane + padded<Real>(tokens) - LANES<Real>, Vector<Real>{});
 }
 
-/// COLUMNS of every window of the block, or as many as each has.
-template <int COLUMNS>
-ALTERNET_INLINE int64_t columns_of(const Window& window) {
-  return COLUMNS ? COLUMNS : window.columns;
+/// Four numbers, whatever the width of a vector.
+template <typename Real>
+struct FourTypes;
+template <>
+struct FourTypes<float> {
+  typedef float Vector __attribute__((vector_size(16)));
+};
+template <>
+struct FourTypes<double> {
+  typedef double Vector __attribute__((vector_size(32)));
+};
+
+/// to[0 .. N) = factor from[0 .. N), 4 <= N <= 8: the last four may overlap the first.
+template <int N, typename Real>
+ALTERNET_INLINE void copy(Real* to, const Real* from, Real factor) {
+  typename FourTypes<Real>::Vector first, last;
+  std::memcpy(&first, from, sizeof first);
+  std::memcpy(&last, from + N - 4, sizeof last);
+  first *= factor;
+  last *= factor;
+  std::memcpy(to, &first, sizeof first);
+  if constexpr (N > 4) std::memcpy(to + N - 4, &last, sizeof last);
 }
 
-/// Rows are contiguous.
-template <typename Real, int COLUMNS>
+/// Sends for `count` numbers. Channels lie far apart in a map: the processor does not guess where the next one begins.
+template <typename Real>
+ALTERNET_INLINE void prefetch(const Real* from, int64_t count) {
+  constexpr int64_t line = 64 / sizeof(Real);
+  for (int64_t i = 0; i < count; i += line) __builtin_prefetch(from + i);
+  __builtin_prefetch(from + count - 1);
+}
+
+constexpr int64_t CHANNELS_AHEAD = 8;
+
+/// Rows are contiguous, all windows have COLUMNS columns.
+template <int COLUMNS, typename Real>
 void gather_rows(const FeatureMap& from, const Block& block, int64_t t, PlaneArray<Real> to) {
-  for (int64_t c = 0; c < to.channels; ++c)
-    for (int64_t k = 0; k < block.count; ++k) {
-      const Window window = block.window(k);
-      const int64_t columns = columns_of<COLUMNS>(window);
-      Real* plane = to.plane(k, c);
-      clear_end(plane, window.rows * columns);
-      const auto* row = reinterpret_cast<const Real*>(from.at(t, block.b, block.h, c, window.top, window.left));
-      for (int64_t r = 0; r < window.rows; ++r, row += from.row, plane += columns)
-        for (int64_t x = 0; x < columns; ++x) plane[x] = row[x];
+  const Window window = block.window(0);
+  for (int64_t c = 0; c < to.channels; ++c) {
+    for (int64_t k = 0; k < block.count; ++k) clear_end(to.plane(k, c), window.tokens());
+    const auto* row = reinterpret_cast<const Real*>(from.at(t, block.b, block.h, c, window.top, window.left));
+    for (int64_t r = 0; r < window.rows; ++r, row += from.row) {
+      prefetch(row + CHANNELS_AHEAD * from.channel, block.count * COLUMNS);
+      Real* plane = to.plane(0, c) + r * COLUMNS;
+      for (int64_t k = 0; k < block.count; ++k, plane += to.window) copy<COLUMNS>(plane, row + k * COLUMNS, Real(1));
     }
+  }
 }
 
-template <typename Real, int COLUMNS>
+template <int COLUMNS, typename Real>
 void scatter_rows(const FeatureMap& to, const Block& block, int64_t t, Real factor, PlaneArray<Real> from) {
-  for (int64_t c = 0; c < from.channels; ++c)
-    for (int64_t k = 0; k < block.count; ++k) {
-      const Window window = block.window(k);
-      const int64_t columns = columns_of<COLUMNS>(window);
-      const Real* plane = from.plane(k, c);
-      auto* row = reinterpret_cast<Real*>(to.at(t, block.b, block.h, c, window.top, window.left));
-      for (int64_t r = 0; r < window.rows; ++r, row += to.row, plane += columns)
-        for (int64_t x = 0; x < columns; ++x) row[x] = factor * plane[x];
+  const Window window = block.window(0);
+  for (int64_t c = 0; c < from.channels; ++c) {
+    auto* row = reinterpret_cast<Real*>(to.at(t, block.b, block.h, c, window.top, window.left));
+    for (int64_t r = 0; r < window.rows; ++r, row += to.row) {
+      const Real* plane = from.plane(0, c) + r * COLUMNS;
+      for (int64_t k = 0; k < block.count; ++k, plane += from.window) copy<COLUMNS>(row + k * COLUMNS, plane, factor);
     }
+  }
 }
 
 /// Pointers to LANES tokens of a window from `first` on; to `beyond` where there are no more.
@@ -160,13 +187,13 @@ void gather(const FeatureMap& from, const Block& block, int64_t t, PlaneArray<Re
   if (from.column != 1) return gather_elements(from, block, t, to);
   switch (common_width(block)) {
     case 4:
-      return gather_rows<Real, 4>(from, block, t, to);
+      return gather_rows<4>(from, block, t, to);
     case 7:
-      return gather_rows<Real, 7>(from, block, t, to);
+      return gather_rows<7>(from, block, t, to);
     case 8:
-      return gather_rows<Real, 8>(from, block, t, to);
+      return gather_rows<8>(from, block, t, to);
     default:
-      return gather_rows<Real, 0>(from, block, t, to);
+      return gather_elements<Real>(from, block, t, to);
   }
 }
 
@@ -177,13 +204,13 @@ void scatter(const FeatureMap& to, const Block& block, int64_t t, Real factor, P
   if (to.column != 1) return scatter_elements(to, block, t, factor, from);
   switch (common_width(block)) {
     case 4:
-      return scatter_rows<Real, 4>(to, block, t, factor, from);
+      return scatter_rows<4>(to, block, t, factor, from);
     case 7:
-      return scatter_rows<Real, 7>(to, block, t, factor, from);
+      return scatter_rows<7>(to, block, t, factor, from);
     case 8:
-      return scatter_rows<Real, 8>(to, block, t, factor, from);
+      return scatter_rows<8>(to, block, t, factor, from);
     default:
-      return scatter_rows<Real, 0>(to, block, t, factor, from);
+      return scatter_elements<Real>(to, block, t, factor, from);
   }
 }
 
