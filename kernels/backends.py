@@ -71,6 +71,8 @@ def resolve(name: str, tensor: torch.Tensor) -> str:
     Raises:
         RuntimeError: ``name`` was asked for by name and cannot run here, or not on this device or dtype.
     """
+    if name == AUTO and tensor.is_cpu and native.unavailable_reason() is None:  # most calls: quickly
+        return "cpu"
     if name != AUTO:
         reason = _refusal(name, tensor.device.type, tensor.dtype)
         if reason is not None:

@@ -130,6 +130,7 @@ class _Map:
         self.sizes = [(group, sizes[group]) for group in self.groups]
         self.n_primal = sum(size for group, size in self.sizes if not group.startswith("t_"))
         self.n_tensors = sum(size for _, size in self.sizes)
+        self.keywords = (*["needs"] * self.returns_gradients, *(name for _, name in self.signature.parameters))
         self.op = dispatcher.define(
             self._schema(),
             kernel=self._kernel,
@@ -158,7 +159,8 @@ class _Map:
             fields["needs"] = tuple(args[start])
             start += 1
         a = _Arguments(rest=tuple(args[start:]), **fields)
-        self._refuse_constants(a)
+        if self.signature.constants:
+            self._refuse_constants(a)
         return a
 
     def _refuse_constants(self, a: _Arguments) -> None:
@@ -170,17 +172,15 @@ class _Map:
                 )
 
     def save(self, ctx: Any, args: tuple, results: tuple) -> None:
-        a = self.parse(args)
-        kept = (*a.tensors, *(() if self.returns_gradients else results))
+        kept = args[: self.n_tensors] if self.returns_gradients else args[: self.n_tensors] + tuple(results)
         ctx.save_for_backward(*kept)
         ctx.save_for_forward(*kept)
-        ctx.needs, ctx.rest = a.needs, a.rest
+        ctx.others = args[self.n_tensors :]
 
     def saved(self, ctx: Any) -> tuple[_Arguments, MaybeTensors]:
         """The arguments and, where the op returns y and r, its results."""
         tensors = ctx.saved_tensors
-        flags = (ctx.needs,) if self.returns_gradients else ()
-        return self.parse((*tensors[: self.n_tensors], *flags, *ctx.rest)), tensors[self.n_tensors :]
+        return self.parse((*tensors[: self.n_tensors], *ctx.others)), tensors[self.n_tensors :]
 
     def cotangents(self, **by_group: MaybeTensors) -> tuple[Tensor | None, ...]:
         """One entry for every argument of the op, ``None`` for the groups that are not named."""
@@ -205,13 +205,12 @@ class _Map:
         return f"{self.signature.name}_{self.name}({', '.join(arguments)}, str backend) -> ({results})"
 
     def _kernel(self, *args: Any) -> tuple[Tensor, ...]:
-        a = self.parse(args)
-        assert a.x[0] is not None
-        module = self.operator.modules(backends.resolve(a.rest[-1], a.x[0]))
-        keywords = self.parameters(a)
-        if self.returns_gradients:
-            keywords["needs"] = a.needs
-        return tuple(_or_nothing(t, a.x[0]) for t in getattr(module, self.name)(*a.tensors, **keywords))
+        if self.signature.constants:
+            self.parse(args)  # refuses derivatives by them
+        keywords = dict(zip(self.keywords, args[self.n_tensors : -1], strict=True))
+        module = self.operator.modules(backends.resolve(args[-1], args[0]))
+        results = getattr(module, self.name)(*args[: self.n_tensors], **keywords)
+        return tuple([_or_nothing(t, args[0]) for t in results]) if self.returns_gradients else results
 
     def _vmap(self, info: Any, in_dims: tuple, *args: Any) -> tuple[tuple, tuple]:
         tensors, dims = args[: self.n_tensors], in_dims[: self.n_tensors]

@@ -114,8 +114,7 @@ class _Kept:
     """The ``ctx`` of a forward-mode rule, which runs at once."""
 
     saved_tensors: tuple
-    needs: Any
-    rest: Any
+    others: tuple
 
     def save_for_backward(self, *tensors: Tensor | None) -> None:
         self.saved_tensors = tensors
@@ -210,13 +209,13 @@ def tangent(tensor: Tensor) -> Tensor | None:
 
 def is_plain(tensor: Tensor) -> bool:
     """Whether the tensor is memory of a CPU or a CUDA device and maybe a gradient, as far as the dispatcher knows."""
-    return _dispatch_keys(tensor).raw_repr() in _plain_keys(tensor.device.type)
+    keys = _dispatch_keys(tensor).raw_repr()
+    return keys in _plain_keys("cpu") or (tensor.is_cuda and keys in _plain_keys("cuda"))
 
 
 @functools.cache
 def _plain_keys(device: str) -> frozenset[int]:
-    if device not in ("cpu", "cuda"):
-        return frozenset()
+    """Of an ordinary tensor, and of one made in inference mode."""
     ordinary = _dispatch_keys(torch.empty(0, device=device)).raw_repr()
     with torch.inference_mode():
         return frozenset((ordinary, _dispatch_keys(torch.empty(0, device=device)).raw_repr()))
