@@ -42,7 +42,7 @@ def cross_entropy(
     Raises:
         TypeError: logits is not a floating-point tensor; target is neither int64 nor of logits' dtype.
         ValueError: shapes or devices do not fit, ``reduction`` is another word, ``label_smoothing`` is out of range.
-        RuntimeError: a class is out of range (on a CPU; the kernels on a GPU do not look).
+        IndexError: a class is out of range (on a CPU; the kernels on a GPU do not look).
         NotImplementedError: a derivative with respect to ``weight`` is asked for with classes as targets.
 
     Source: Szegedy et al. 2016 for the smoothing; ``README.md`` derives the second derivatives.
@@ -52,41 +52,40 @@ def cross_entropy(
     _check(logits, target, label_smoothing, reduction, weight)
     smoothing = float(label_smoothing)
     if target.is_floating_point():
-        losses = _of_probabilities(logits, target, smoothing, weight)
-        divisor = None
-    else:
-        losses, divisor = _of_classes(logits, target, smoothing, weight, int(ignore_index))
+        if weight is not None:  # q need not be normalised
+            target, smoothing = weight * ((1 - smoothing) * target + smoothing / logits.shape[1]), 0.0
+        return _losses(logits, target, None, smoothing, -1, reduction).to(logits.dtype)
+    if weight is None:
+        return _losses(logits, None, target, smoothing, int(ignore_index), reduction).to(logits.dtype)
+    losses, divisor = _of_weighted_classes(logits, target, smoothing, weight, int(ignore_index))
     if reduction == "none":
         return losses.to(logits.dtype)
     total = losses.sum()
-    if reduction == "mean":
-        total = total / (logits.shape[0] if divisor is None else divisor)
-    return total.to(logits.dtype)
+    return (total / divisor if reduction == "mean" else total).to(logits.dtype)
 
 
-def _of_probabilities(logits: Tensor, target: Tensor, smoothing: float, weight: Tensor | None) -> Tensor:
-    if weight is not None:  # q need not be normalised
-        target, smoothing = weight * ((1 - smoothing) * target + smoothing / logits.shape[1]), 0.0
-    return cross_entropy_operator(logits[None], target[None], None, smoothing, -1).squeeze(0)
+def _losses(
+    logits: Tensor, target: Tensor | None, index: Tensor | None, smoothing: float, ignore_index: int, reduction: str
+) -> Tensor:
+    """[N] or, reduced, [] in the arithmetic dtype; the operator's batch is one."""
+    given = (None if t is None else t[None] for t in (logits, target, index))
+    return cross_entropy_operator(*given, smoothing, ignore_index, reduction).squeeze(0)
 
 
-def _of_classes(
-    logits: Tensor, target: Tensor, smoothing: float, weight: Tensor | None, ignore_index: int
+def _of_weighted_classes(
+    logits: Tensor, target: Tensor, smoothing: float, weight: Tensor, ignore_index: int
 ) -> tuple[Tensor, Tensor]:
     """The losses of rows, and what their mean divides by."""
     valid = target != ignore_index
-    if weight is None:
-        losses = cross_entropy_operator(logits[None], None, target[None], smoothing, ignore_index).squeeze(0)
-        return losses, valid.sum()
     if weight.requires_grad:
         raise NotImplementedError("weight: has no derivative with classes as targets, as in PyTorch; detach it")
     weights = torch.where(valid, weight[torch.where(valid, target, 0)], 0.0)
     if smoothing == 0.0:
-        losses = cross_entropy_operator(logits[None], None, target[None], 0.0, ignore_index).squeeze(0) * weights
+        losses = _losses(logits, None, target, 0.0, ignore_index, "none") * weights
     else:
         classes = torch.arange(logits.shape[1], device=logits.device)
         q = (1 - smoothing) * (target[:, None] == classes).to(weight.dtype) + smoothing / logits.shape[1]
-        losses = cross_entropy_operator(logits[None], (weight * q * valid[:, None])[None], None, 0.0, -1).squeeze(0)
+        losses = _losses(logits, weight * q * valid[:, None], None, 0.0, -1, "none")
     return losses, weights.sum()
 
 

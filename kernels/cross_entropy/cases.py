@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -9,7 +11,13 @@ from .operator import cross_entropy_operator as operator  # noqa: F401 - what th
 
 
 def eager(
-    logits: Tensor, target: Tensor | None, index: Tensor | None, *, label_smoothing: float, ignore_index: int
+    logits: Tensor,
+    target: Tensor | None,
+    index: Tensor | None,
+    *,
+    label_smoothing: float,
+    ignore_index: int,
+    reduction: str,
 ) -> Tensor:
     """Cross-entropy by PyTorch's own operations, differentiated by PyTorch: the oracle, no part of any backend."""
     if index is not None:
@@ -17,7 +25,15 @@ def eager(
     assert target is not None
     q = (1 - label_smoothing) * target + label_smoothing / logits.shape[-1]
     loss = -(q * logits.log_softmax(-1)).sum(-1)
-    return loss if index is None else loss * (index != ignore_index)
+    counts = torch.ones_like(loss) if index is None else (index != ignore_index).to(loss.dtype)
+    if reduction == "none":
+        return loss * counts
+    total = (loss * counts).sum(-1)
+    return total / counts.sum(-1) if reduction == "mean" else total
+
+
+def _parameters(label_smoothing: float, reduction: str) -> dict[str, Any]:
+    return {"label_smoothing": label_smoothing, "ignore_index": -1, "reduction": reduction}
 
 
 def inputs(
@@ -34,7 +50,7 @@ def inputs(
 
 # name -> (inputs, parameters), float64 and small: the transform matrix runs on each of them
 CASES = {
-    "index": (inputs(2, 3, 4), {"label_smoothing": 0.0, "ignore_index": -1}),
-    "soft, smoothed": (inputs(2, 3, 4, True), {"label_smoothing": 0.2, "ignore_index": -1}),
-    "index, smoothed": (inputs(1, 3, 5, seed=1), {"label_smoothing": 0.1, "ignore_index": -1}),
+    "index": (inputs(2, 3, 4), _parameters(0.0, "none")),
+    "soft, smoothed, summed": (inputs(2, 3, 4, True), _parameters(0.2, "sum")),
+    "index, smoothed, mean": (inputs(2, 3, 5, seed=1), _parameters(0.1, "mean")),
 }

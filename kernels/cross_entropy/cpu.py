@@ -13,16 +13,29 @@ from torch import Tensor
 
 from .. import native
 from ..missing import contiguous
+from .reduction import reduced, spread
 
 native.load()
 _ops = torch.ops.alternet_native
 
 
 def forward(
-    logits: Tensor, target: Tensor | None, index: Tensor | None, *, label_smoothing: float, ignore_index: int
+    logits: Tensor,
+    target: Tensor | None,
+    index: Tensor | None,
+    *,
+    label_smoothing: float,
+    ignore_index: int,
+    reduction: str,
 ) -> tuple[Tensor, Tensor]:
-    """Returns loss and lse [B, N]."""
-    return _ops.cross_entropy_forward(*contiguous(logits, target, index), label_smoothing, ignore_index)
+    """Returns loss [B], without a reduction [B, N], and lse [B, N]."""
+    try:
+        losses, lse = _ops.cross_entropy_forward(*contiguous(logits, target, index), label_smoothing, ignore_index)
+    except RuntimeError as error:  # the only kind of error that the stable interface of C++ has
+        if "target: class" in str(error):
+            raise IndexError(str(error).splitlines()[0]) from None
+        raise
+    return reduced(losses, index, reduction, ignore_index), lse
 
 
 def tangent(
@@ -37,10 +50,12 @@ def tangent(
     *,
     label_smoothing: float,
     ignore_index: int,
+    reduction: str,
 ) -> tuple[Tensor, Tensor]:
-    """Returns t_loss and t_lse [T, B, N]."""
+    """Returns the tangents of ``forward``'s results, [T, ...]."""
     tensors = contiguous(logits, target, index, lse, t_logits, t_target)
-    return _ops.cross_entropy_tangent(*tensors, label_smoothing, ignore_index)
+    t_losses, t_lse = _ops.cross_entropy_tangent(*tensors, label_smoothing, ignore_index)
+    return reduced(t_losses, index, reduction, ignore_index), t_lse
 
 
 def backward(
@@ -53,10 +68,12 @@ def backward(
     *,
     label_smoothing: float,
     ignore_index: int,
+    reduction: str,
     needs: Sequence[bool],
 ) -> tuple[Tensor | None, ...]:
     """Returns d_logits, d_target and None; ``None`` where not needed."""
-    tensors = contiguous(logits, target, index, lse, grad)
+    grads = spread(grad, index, logits.shape[1], reduction, ignore_index)
+    tensors = contiguous(logits, target, index, lse, grads)
     return *_ops.cross_entropy_backward(*tensors, label_smoothing, ignore_index, needs), None
 
 
@@ -76,8 +93,10 @@ def backward_tangent(
     *,
     label_smoothing: float,
     ignore_index: int,
+    reduction: str,
     needs: Sequence[bool],
 ) -> tuple[Tensor | None, ...]:
     """Returns the tangents of ``backward``'s results, each [T, ...]; ``None`` where not needed."""
-    tensors = contiguous(logits, target, index, lse, grad, t_logits, t_target, t_lse, t_grad)
+    grads, t_grads = (spread(g, index, logits.shape[1], reduction, ignore_index) for g in (grad, t_grad))
+    tensors = contiguous(logits, target, index, lse, grads, t_logits, t_target, t_lse, t_grads)
     return *_ops.cross_entropy_backward_tangent(*tensors, label_smoothing, ignore_index, needs), None

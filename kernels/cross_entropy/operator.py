@@ -11,11 +11,18 @@ from ..derivatives import Operator, Signature
 
 
 def _fake(
-    logits: Tensor, target: Tensor | None, index: Tensor | None, *, label_smoothing: float, ignore_index: int
+    logits: Tensor,
+    target: Tensor | None,
+    index: Tensor | None,
+    *,
+    label_smoothing: float,
+    ignore_index: int,
+    reduction: str,
 ) -> tuple[Tensor, Tensor]:
-    """loss and lse [B, N] in the arithmetic dtype."""
+    """loss [B], without a reduction [B, N], and lse [B, N] in the arithmetic dtype."""
     dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
-    return logits.new_empty(logits.shape[:-1], dtype=dtype), logits.new_empty(logits.shape[:-1], dtype=dtype)
+    shape = logits.shape[: -1 if reduction == "none" else -2]
+    return logits.new_empty(shape, dtype=dtype), logits.new_empty(logits.shape[:-1], dtype=dtype)
 
 
 def _batch_shapes(shapes: Sequence[torch.Size | None]) -> Sequence[torch.Size | None]:
@@ -29,7 +36,7 @@ cross_entropy_operator = Operator(
         inputs=("logits", "target", "index"),
         optional=2,
         residuals=("lse",),
-        parameters=(("float", "label_smoothing"), ("int", "ignore_index")),
+        parameters=(("float", "label_smoothing"), ("int", "ignore_index"), ("str", "reduction")),
         fake=_fake,
         batch_shapes=_batch_shapes,
         constants=("index",),

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..missing import contiguous, count
 from ..triton_rows import Config, launch, new
+from .reduction import reduced, spread
 
 
 def _launch(kernel: Any, logits: Tensor, T: int, smoothing: float, ignore_index: int, **tensors: Tensor | None) -> None:
@@ -30,15 +31,21 @@ def _launch(kernel: Any, logits: Tensor, T: int, smoothing: float, ignore_index:
 
 
 def forward(
-    logits: Tensor, target: Tensor | None, index: Tensor | None, *, label_smoothing: float, ignore_index: int
+    logits: Tensor,
+    target: Tensor | None,
+    index: Tensor | None,
+    *,
+    label_smoothing: float,
+    ignore_index: int,
+    reduction: str,
 ) -> tuple[Tensor, Tensor]:
-    """Returns loss and lse [B, N] (float32)."""
+    """Returns loss [B], without a reduction [B, N], and lse [B, N] (float32)."""
     from .triton_kernels import cross_entropy_forward_kernel as kernel
 
     logits, target, index = contiguous(logits, target, index)
     loss, lse = new(logits, *logits.shape[:2]), new(logits, *logits.shape[:2])
     _launch(kernel, logits, 1, label_smoothing, ignore_index, target=target, index=index, loss=loss, lse=lse)
-    return loss, lse
+    return reduced(loss, index, reduction, ignore_index), lse
 
 
 def tangent(
@@ -53,8 +60,9 @@ def tangent(
     *,
     label_smoothing: float,
     ignore_index: int,
+    reduction: str,
 ) -> tuple[Tensor, Tensor]:
-    """Returns t_loss and t_lse [T, B, N] (float32)."""
+    """Returns the tangents of ``forward``'s results, [T, ...] (float32)."""
     from .triton_kernels import cross_entropy_tangent_kernel as kernel
 
     T = count(t_logits, t_target)
@@ -65,7 +73,7 @@ def tangent(
         kernel, logits, T, label_smoothing, ignore_index,
         target=target, index=index, lse=lse, t_logits=t_logits, t_target=t_target, t_loss=t_loss, t_lse=t_lse,
     )  # fmt: skip
-    return t_loss, t_lse
+    return reduced(t_loss, index, reduction, ignore_index), t_lse
 
 
 def backward(
@@ -78,11 +86,13 @@ def backward(
     *,
     label_smoothing: float,
     ignore_index: int,
+    reduction: str,
     needs: Sequence[bool],
 ) -> tuple[Tensor | None, ...]:
     """Returns d_logits, d_target and None; ``None`` where not needed."""
     from .triton_kernels import cross_entropy_backward_kernel as kernel
 
+    grad = spread(grad, index, logits.shape[1], reduction, ignore_index)
     logits, target, index, lse, grad = contiguous(logits, target, index, lse, grad)
     d_logits, d_target = (new(logits, *logits.shape, dtype=logits.dtype) if need else None for need in needs[:2])
     _launch(
@@ -108,12 +118,14 @@ def backward_tangent(
     *,
     label_smoothing: float,
     ignore_index: int,
+    reduction: str,
     needs: Sequence[bool],
 ) -> tuple[Tensor | None, ...]:
     """Returns the tangents of ``backward``'s results, each [T, ...]; ``None`` where not needed."""
     from .triton_kernels import cross_entropy_backward_tangent_kernel as kernel
 
     T = count(t_logits, t_target, t_grad)
+    grad, t_grad = (spread(g, index, logits.shape[1], reduction, ignore_index) for g in (grad, t_grad))
     logits, target, index, lse, grad = contiguous(logits, target, index, lse, grad)
     t_logits, t_target, t_lse, t_grad = contiguous(t_logits, t_target, t_lse, t_grad)
     shape = (T, *logits.shape)

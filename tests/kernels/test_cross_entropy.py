@@ -114,10 +114,15 @@ def test_no_rows(backend):
     assert cross_entropy(logits, target, reduction="none").shape == (0,)
 
 
+@pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("bad", [4, -1])
-def test_a_class_out_of_range_is_refused(bad, backend):
-    with pytest.raises(RuntimeError):
-        cross_entropy(torch.zeros(2, 4), torch.tensor([0, bad]))
+def test_a_class_out_of_range_is_refused_as_by_pytorch(bad, weighted, backend):
+    weight = torch.ones(4) if weighted else None
+    for f in (cross_entropy, F.cross_entropy):
+        with pytest.raises(IndexError):
+            f(torch.zeros(2, 4), torch.tensor([0, bad]), weight=weight)
+    with pytest.raises(IndexError):
+        grad(cross_entropy)(torch.zeros(2, 4), torch.tensor([0, bad]), weight=weight)
 
 
 def test_a_learned_weight_is_refused_with_classes():
