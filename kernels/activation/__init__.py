@@ -45,7 +45,7 @@ def relu(x: Tensor, bias: Tensor | None = None) -> Tensor:
 def _activation(x: Tensor, bias: Tensor | None, kind: str) -> Tensor:
     check_floating("x", x)
     if bias is None:
-        return activation_operator(x.reshape(1, 1, -1), None, kind).view(x.shape)
+        return activation_operator(x, None, kind) if x.dim() else activation_operator(x[None], None, kind)[0]
     if x.dim() == 0:
         raise ValueError("x: shape (), expected at least one axis [..., features], for the bias")
     width = x.shape[-1]

@@ -20,14 +20,14 @@ _ops = torch.ops.alternet_native
 
 
 def forward(x: Tensor, bias: Tensor | None, *, kind: str) -> tuple[Tensor]:
-    """Returns y [B, N, D]."""
+    """Returns y in x's shape."""
     return (_ops.activation_forward(*contiguous(x, bias), kind),)
 
 
 def tangent(
     x: Tensor, bias: Tensor | None, y: Tensor, t_x: Tensor | None, t_bias: Tensor | None, *, kind: str
 ) -> tuple[Tensor]:
-    """Returns t_y [T, B, N, D]."""
+    """Returns t_y [T, ...]."""
     return (_ops.activation_tangent(*contiguous(x, bias, t_x, t_bias), kind),)
 
 

@@ -23,10 +23,20 @@ struct Relu {
   }
 };
 
+template <typename Real>
+constexpr auto SIGN_BIT = std::numeric_limits<typename VectorTypes<Real>::Integer>::min();
+
+template <typename Real>
+ALTERNET_INLINE Vector<Real> magnitude(Vector<Real> u) {
+  return reinterpret_cast<Vector<Real>>(reinterpret_cast<Bits<Real>>(u) & ~SIGN_BIT<Real>);
+}
+
 /// |u| up to where its exponential vanishes: derivatives are finite beyond. NaN stays.
 template <typename Real>
 ALTERNET_INLINE Vector<Real> bounded(Vector<Real> u) {
-  return Min::combine(splat(Real(40)), Max::combine(splat(Real(-40)), u));
+  const Vector<Real> a = Min::combine(splat(Real(40)), magnitude<Real>(u));
+  return reinterpret_cast<Vector<Real>>(reinterpret_cast<Bits<Real>>(a) |
+                                        (reinterpret_cast<Bits<Real>>(u) & SIGN_BIT<Real>));
 }
 
 /// The normal distribution's cumulative function and density.
@@ -40,7 +50,7 @@ struct Normal {
 ALTERNET_INLINE Normal<float> normal(Vector<float> u) {
   constexpr float p[] = {0.1795236320f, 0.1795451822f,  0.1427111777f, 0.07580847311f, -0.05381542860f, 0.09079976978f,
                          -0.5203770570f, 0.8416239901f, -0.6508202252f, 0.2571399922f, -0.04213951007f};
-  const Vector<float> a = u < 0.f ? -u : u, t = 1.f / (1.f + 0.45f * a);
+  const Vector<float> a = magnitude<float>(u), t = 1.f / (1.f + 0.45f * a);
   const Vector<float> power = exponential<float>(-0.5f * a * a);
   Vector<float> q = splat(p[10]);
   ALTERNET_UNROLL
@@ -59,7 +69,7 @@ ALTERNET_INLINE Normal<double> normal(Vector<double> u) {
 /// u Φ(u).
 template <typename Real>
 struct Gelu {
-  static ALTERNET_INLINE Vector<Real> value(Vector<Real> u) { return u * normal(bounded<Real>(u)).cdf; }
+  static ALTERNET_INLINE Vector<Real> value(Vector<Real> u) { return u * normal(u).cdf; }
   static ALTERNET_INLINE Derivatives<Real> derivatives(Vector<Real> u) {
     u = bounded<Real>(u);
     const Normal<Real> n = normal(u);

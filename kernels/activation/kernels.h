@@ -73,21 +73,30 @@ class ActivationTangent {
     for (int64_t i = task_.first; i < task_.last; ++i) {
       const int64_t width = p_.width_of(i);
       const Real* x = x_.row(0, b, i, width);
-      sweep<Real>(width, [&](auto at) ALTERNET_BODY {
-        at.store(slopes_, Function::derivatives(at.load(x) + at.load(bias)).slope);
-      });
-      for (int64_t t = 0; t < p_.tangents; ++t) {
-        const Real *t_x = t_x_.row(t, b, i, width), *t_bias = t_bias_.row(t, b, 0);
-        Real* t_y = t_y_.row(t, b, i);
-        sweep<Real>(width, [&](auto at) ALTERNET_BODY {
-          at.store(t_y, at.load(slopes_) * (at.load(t_x) + at.load(t_bias)));
-        });
-        t_y_.finish(t, b, i, width);
+      const auto slope = [&](auto at) ALTERNET_BODY {
+        return Function::derivatives(at.load(x) + at.load(bias)).slope;
+      };
+      if (p_.tangents == 1) {  // nothing to share: one sweep
+        row(0, i, width, slope);
+        continue;
       }
+      sweep<Real>(width, [&](auto at) ALTERNET_BODY { at.store(slopes_, slope(at)); });
+      const auto kept = [&](auto at) ALTERNET_BODY { return at.load(slopes_); };
+      for (int64_t t = 0; t < p_.tangents; ++t) row(t, i, width, kept);
     }
   }
 
  private:
+  /// slope(at): φ'(u).
+  template <typename Slope>
+  void row(int64_t t, int64_t i, int64_t width, Slope slope) const {
+    const Real *t_x = t_x_.row(t, task_.b, i, width), *t_bias = t_bias_.row(t, task_.b, 0);
+    Real* t_y = t_y_.row(t, task_.b, i);
+    sweep<Real>(width, [&](auto at)
+                           ALTERNET_BODY { at.store(t_y, slope(at) * (at.load(t_x) + at.load(t_bias))); });
+    t_y_.finish(t, task_.b, i, width);
+  }
+
   const ActivationProblem& p_;
   RowTask task_;
   RowReader<Real> x_, bias_, t_x_, t_bias_;
@@ -165,25 +174,37 @@ class ActivationBackwardTangent {
     for (int64_t i = task_.first; i < task_.last; ++i) {
       const int64_t width = p_.width_of(i);
       const Real *x = x_.row(0, b, i, width), *grad = grad_.row(0, b, i, width);
-      sweep<Real>(width, [&](auto at) ALTERNET_BODY {
+      const auto derivatives = [&](auto at) ALTERNET_BODY {
         const Derivatives<Real> d = Function::derivatives(at.load(x) + at.load(bias));
-        at.store(slopes_, d.slope);
-        at.store(bends_, d.bend * at.load(grad));
-      });
-      for (int64_t t = 0; t < p_.tangents; ++t) row(t, i, width);
+        return Derivatives<Real>{d.slope, d.bend * at.load(grad)};
+      };
+      if (p_.tangents == 1) {  // nothing to share: one sweep
+        row(0, i, width, derivatives);
+      } else {
+        sweep<Real>(width, [&](auto at) ALTERNET_BODY {
+          const Derivatives<Real> d = derivatives(at);
+          at.store(slopes_, d.slope);
+          at.store(bends_, d.bend);
+        });
+        const auto kept = [&](auto at) ALTERNET_BODY { return Derivatives<Real>{at.load(slopes_), at.load(bends_)}; };
+        for (int64_t t = 0; t < p_.tangents; ++t) row(t, i, width, kept);
+      }
       t_d_bias_.row_done();
     }
     t_d_bias_.flush();
   }
 
  private:
-  void row(int64_t t, int64_t i, int64_t width) const {
+  /// derivatives(at): φ'(u) and φ''(u) g.
+  template <typename Kept>
+  void row(int64_t t, int64_t i, int64_t width, Kept derivatives) const {
     const int64_t b = task_.b;
     const Real *t_x = t_x_.row(t, b, i, width), *t_bias = t_bias_.row(t, b, 0), *t_grad = t_grad_.row(t, b, i, width);
     Real *t_d_x = t_d_x_.row(t, b, i), *t_d_bias = t_d_bias_.block(t);
     sweep<Real>(width, [&](auto at) ALTERNET_BODY {
       const Vector<Real> t_u = at.load(t_x) + at.load(t_bias);
-      const Vector<Real> t_d = at.load(bends_) * t_u + at.load(slopes_) * at.load(t_grad);
+      const Derivatives<Real> d = derivatives(at);
+      const Vector<Real> t_d = d.bend * t_u + d.slope * at.load(t_grad);
       at.store(t_d_x, t_d);
       if (t_d_bias) at.add(t_d_bias, t_d);
     });

@@ -19,27 +19,30 @@ ActivationKind kind_of(const std::string& name) {
   return ActivationKind::gelu_tanh;
 }
 
-/// A call: with a bias its rows are those of x, without one they are pieces of all of x, the last a shorter one.
+/// A call: with a bias its rows are those of x [B, N, D], without one they are pieces of x of whatever shape, the last a
+/// shorter one.
 class Call {
  public:
   Call(const Tensor& x, const Maybe& bias, const std::string& kind, int64_t tangents)
       : x_(x), type_(x.scalar_type()), tangents_(tangents) {
-    STD_TORCH_CHECK(x.dim() == 3, "x: expected 3 axes");
-    shape_.batch = x.size(0);
-    shape_.rows = x.size(1);
-    shape_.width = x.size(2);
+    STD_TORCH_CHECK(!bias || x.dim() == 3, "x: expected 3 axes");
+    shape_.batch = bias ? x.size(0) : 1;
+    shape_.rows = bias ? x.size(1) : 1;
+    shape_.width = bias ? x.size(2) : x.numel();
     shape_.tangents = tangents == NO_TANGENTS ? 1 : tangents;
     static_cast<RowSizes&>(p) = shape_;
     p.kind = kind_of(kind);
     p.last_width = p.width;
-    if (!bias) cut_into_pieces(x.numel());
+    whole_ = !bias;
+    if (whole_) cut_into_pieces(x.numel());
     p.cut(32, bias ? 16 : 4);
     p.x = tensor("x", x, NO_TANGENTS);
     p.bias = if_there(shared_row, "bias", bias, type_, shape_, NO_TANGENTS);
   }
 
   RowTensor tensor(const char* name, const Tensor& given, int64_t tangents) const {
-    RowTensor result = row_tensor(name, given, type_, shape_, tangents);
+    RowTensor result = whole_ ? flat_tensor(name, given, type_, shape_, tangents)
+                              : row_tensor(name, given, type_, shape_, tangents);
     result.row = p.width;
     return result;
   }
@@ -53,7 +56,10 @@ class Call {
     p.t_bias = if_there(shared_row, "t_bias", bias, type_, shape_, tangents_);
   }
 
-  Tensor result() const { return result_like(x_, tangents_, {shape_.batch, shape_.rows, shape_.width}, type_); }
+  Tensor result() const {
+    const auto sizes = x_.sizes();
+    return result_like(x_, tangents_, std::vector<int64_t>(sizes.begin(), sizes.end()), type_);
+  }
 
   /// forward or tangent: y, or its tangent.
   Tensor run_output(Map Maps::* map) {
@@ -93,6 +99,7 @@ class Call {
   ScalarType type_;
   int64_t tangents_;
   RowSizes shape_;
+  bool whole_ = false;
 };
 
 Tensor forward(Tensor x, Maybe bias, std::string kind) {

@@ -1,7 +1,7 @@
 """The specification: the four maps of activations in plain PyTorch.
 
-y = φ(u), u = x + bias, with φ by ``kind``; x [B, N, D], bias [B | 1, 1, D] or None. float16 and bfloat16 are
-computed in float32. README.md of this folder has φ, φ' and φ''.
+y = φ(u), u = x + bias, with φ by ``kind``; x [B, N, D], bias [B | 1, 1, D], or x of any shape (but for []) and None.
+float16 and bfloat16 are computed in float32. README.md of this folder has φ, φ' and φ''.
 
 Everything here is a differentiable composition (nothing in place, no data-dependent branch), so PyTorch can take the
 derivatives that the four maps do not give.
@@ -20,12 +20,12 @@ _TANH_SLOPE, _TANH_CUBE = math.sqrt(2 / math.pi), 0.044715
 
 
 def forward(x, bias, *, kind: str) -> tuple[Tensor]:
-    """Returns y [B, N, D]."""
+    """Returns y in x's shape."""
     return (_value(plus(*widen(x, bias)), kind).to(x.dtype),)
 
 
 def tangent(x, bias, y, t_x, t_bias, *, kind: str) -> tuple[Tensor]:
-    """Returns t_y [T, B, N, D]."""
+    """Returns t_y [T, ...]."""
     u, t_u = plus(*widen(x, bias)), plus(*widen(t_x, t_bias))
     return ((_slope(u, kind) * t_u).to(x.dtype),)
 

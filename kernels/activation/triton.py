@@ -47,7 +47,7 @@ class _Call:
 
 
 def forward(x: Tensor, bias: Tensor | None, *, kind: str) -> tuple[Tensor]:
-    """Returns y [B, N, D]."""
+    """Returns y in x's shape."""
     from .triton_kernels import activation_forward_kernel
 
     call = _Call(x, bias, kind)
@@ -59,7 +59,7 @@ def forward(x: Tensor, bias: Tensor | None, *, kind: str) -> tuple[Tensor]:
 def tangent(
     x: Tensor, bias: Tensor | None, y: Tensor, t_x: Tensor | None, t_bias: Tensor | None, *, kind: str
 ) -> tuple[Tensor]:
-    """Returns t_y [T, B, N, D]."""
+    """Returns t_y [T, ...]."""
     from .triton_kernels import activation_tangent_kernel
 
     call = _Call(x, bias, kind)

@@ -5,22 +5,26 @@
 namespace alternet {
 namespace {
 
+RowTensor contiguous_memory(const char* name, const Tensor& tensor, ScalarType type) {
+  STD_TORCH_CHECK(tensor.is_cpu() && tensor.is_contiguous(), name, ": expected a contiguous CPU tensor");
+  STD_TORCH_CHECK(tensor.scalar_type() == type, name, ": its dtype does not go with x");
+  static char nothing;  // an empty tensor may have no memory, but is there
+  RowTensor result;
+  result.data = tensor.numel() ? static_cast<char*>(tensor.data_ptr()) : &nothing;
+  result.type = element_of(type);
+  return result;
+}
+
 /// `axes` are the sizes that the tensor must have after T; an axis of size 1 has stride 0 where `broadcasts`.
 RowTensor checked(const char* name, const Tensor& tensor, ScalarType type, int64_t tangents,
                   std::initializer_list<int64_t> axes) {
-  STD_TORCH_CHECK(tensor.is_cpu() && tensor.is_contiguous(), name, ": expected a contiguous CPU tensor");
-  STD_TORCH_CHECK(tensor.scalar_type() == type, name, ": its dtype does not go with x");
   std::vector<int64_t> expected(axes);
   if (tangents != NO_TANGENTS) expected.insert(expected.begin(), tangents);
   const auto sizes = tensor.sizes();
   STD_TORCH_CHECK(static_cast<size_t>(tensor.dim()) == expected.size(), name, ": expected ", expected.size(), " axes");
   for (size_t i = 0; i < expected.size(); ++i)
     STD_TORCH_CHECK(sizes[i] == expected[i], name, ": size ", sizes[i], " of axis ", i, ", expected ", expected[i]);
-  static char nothing;  // an empty tensor may have no memory, but is there
-  RowTensor result;
-  result.data = tensor.numel() ? static_cast<char*>(tensor.data_ptr()) : &nothing;
-  result.type = element_of(type);
-  return result;
+  return contiguous_memory(name, tensor, type);
 }
 
 }  // namespace
@@ -53,6 +57,14 @@ RowTensor row_tensor(const char* name, const Tensor& tensor, ScalarType type, co
   result.row = p.width;
   result.batch = p.rows * p.width;
   result.tangent = p.batch * p.rows * p.width;
+  return result;
+}
+
+RowTensor flat_tensor(const char* name, const Tensor& tensor, ScalarType type, const RowSizes& p, int64_t tangents) {
+  const int64_t count = tangents == NO_TANGENTS ? 1 : tangents;
+  STD_TORCH_CHECK(tensor.numel() == count * p.width, name, ": expected x's shape");
+  RowTensor result = contiguous_memory(name, tensor, type);
+  result.tangent = p.width;
   return result;
 }
 

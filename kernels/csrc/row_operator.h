@@ -33,6 +33,8 @@ int64_t count_tangents(std::initializer_list<const Maybe*> tangents);
 
 /// A contiguous tensor [T,] B, N, D.
 RowTensor row_tensor(const char* name, const Tensor& tensor, ScalarType type, const RowSizes& p, int64_t tangents);
+/// A contiguous tensor of so many numbers, whatever its axes (with tangents T is the first), as one row.
+RowTensor flat_tensor(const char* name, const Tensor& tensor, ScalarType type, const RowSizes& p, int64_t tangents);
 /// [T,] B | 1, 1, D: one row for the whole, or for each of the batch.
 RowTensor shared_row(const char* name, const Tensor& tensor, ScalarType type, const RowSizes& p, int64_t tangents);
 /// [T,] B, N: a number a row, in the arithmetic dtype.

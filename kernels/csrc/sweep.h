@@ -52,4 +52,35 @@ ALTERNET_INLINE Real sum(Vector<Real> v) {
   return reduce<Sum, Real>(v);
 }
 
+/// Vectors, or numbers, that are summed side by side.
+template <typename X, int COUNT>
+struct Terms {
+  X term[COUNT];
+};
+
+/// The sums over the columns of what body(at) returns, Terms of vectors, in four strands: in one alone every addition
+/// would wait for the one before. Where columns end within a vector, body returns zeros beyond them.
+template <int COUNT, typename Real, typename Body>
+ALTERNET_INLINE Terms<Real, COUNT> column_sums(int64_t columns, Body body) {
+  constexpr int STRANDS = 4;
+  Terms<Vector<Real>, COUNT> strands[STRANDS]{};
+  const auto add = [&](int strand, auto at) ALTERNET_BODY {
+    const Terms<Vector<Real>, COUNT> terms = body(at);
+    ALTERNET_UNROLL
+    for (int k = 0; k < COUNT; ++k) strands[strand].term[k] += terms.term[k];
+  };
+  int64_t j = 0;
+  for (; j + STRANDS * LANES<Real> <= columns; j += STRANDS * LANES<Real>) {
+    ALTERNET_UNROLL
+    for (int s = 0; s < STRANDS; ++s) add(s, WholeVector<Real>{j + s * LANES<Real>});
+  }
+  for (; j + LANES<Real> <= columns; j += LANES<Real>) add(0, WholeVector<Real>{j});
+  if (j < columns) add(1, LastColumns<Real>{j, columns - j});
+  Terms<Real, COUNT> sums;
+  ALTERNET_UNROLL
+  for (int k = 0; k < COUNT; ++k)
+    sums.term[k] = sum<Real>((strands[0].term[k] + strands[1].term[k]) + (strands[2].term[k] + strands[3].term[k]));
+  return sums;
+}
+
 }  // namespace alternet::ALTERNET_ISA

@@ -8,6 +8,16 @@
 
 namespace alternet::ALTERNET_ISA {
 
+/// The sums over a row of a = weight g and of a x̂.
+template <typename Real>
+ALTERNET_INLINE Terms<Real, 2> gradient_sums(const Real* x, const Real* weight, const Real* grad, Real mean, Real rstd,
+                                             int64_t width) {
+  return column_sums<2, Real>(width, [&](auto at) ALTERNET_BODY {
+    const Vector<Real> a = at.load(weight) * at.load(grad);
+    return Terms<Vector<Real>, 2>{{a, a * ((at.load(x) - mean) * rstd)}};
+  });
+}
+
 /// With a = weight g: d_x = rstd (a - mean(a) - x̂ mean(a x̂)), d_weight = sum g x̂, d_bias = sum g.
 template <typename Real>
 class LayerNormBackward {
@@ -40,13 +50,8 @@ class LayerNormBackward {
     const Real *x = x_.row(0, b, i), *grad = grad_.row(0, b, i);
     Real *d_x = d_x_.row(0, b, i), *d_weight = d_weight_.block(), *d_bias = d_bias_.block();
 
-    Vector<Real> total{}, product{};
-    sweep<Real>(p_.width, [&](auto at) ALTERNET_BODY {
-      const Vector<Real> a = at.load(weight) * at.load(grad);
-      total += a;
-      product += a * ((at.load(x) - mean) * rstd);
-    });
-    const Real m_a = sum<Real>(total) / p_.width, m_ax = sum<Real>(product) / p_.width;
+    const auto sums = gradient_sums(x, weight, grad, mean, rstd, p_.width);
+    const Real m_a = sums.term[0] / p_.width, m_ax = sums.term[1] / p_.width;
     sweep<Real>(p_.width, [&](auto at) ALTERNET_BODY {
       const Vector<Real> g = at.load(grad), normal = (at.load(x) - mean) * rstd;
       at.store(d_x, (at.load(weight) * g - m_a - normal * m_ax) * rstd);
@@ -102,14 +107,9 @@ class LayerNormBackwardTangent {
     Real m_a = 0, m_ax = 0;  // mean(a), mean(a x̂)
 
     void reduce(int64_t width) {
-      Vector<Real> total{}, product{};
-      sweep<Real>(width, [&](auto at) ALTERNET_BODY {
-        const Vector<Real> a = at.load(weight) * at.load(grad);
-        total += a;
-        product += a * ((at.load(x) - mean) * rstd);
-      });
-      m_a = sum<Real>(total) / width;
-      m_ax = sum<Real>(product) / width;
+      const auto sums = gradient_sums(x, weight, grad, mean, rstd, width);
+      m_a = sums.term[0] / width;
+      m_ax = sums.term[1] / width;
     }
   };
 
@@ -122,16 +122,14 @@ class LayerNormBackwardTangent {
     const Real t_mean = p_.t_mean ? p_.t_mean.scalar<Real>(t, b, i) : Real(0);
     const Real growth = p_.t_rstd ? p_.t_rstd.scalar<Real>(t, b, i) / rstd : Real(0);
 
-    Vector<Real> total{}, product{};  // a', (a x̂)'
-    sweep<Real>(p_.width, [&](auto at) ALTERNET_BODY {
+    const auto sums = column_sums<2, Real>(p_.width, [&](auto at) ALTERNET_BODY {  // a', (a x̂)'
       const Vector<Real> g = at.load(grad), w = at.load(weight);
       const Vector<Real> normal = (at.load(x) - mean) * rstd;
       const Vector<Real> t_normal = (at.load(t_x) - t_mean) * rstd + normal * growth;
       const Vector<Real> t_a = at.load(t_weight) * g + w * at.load(t_grad);
-      total += t_a;
-      product += t_a * normal + w * g * t_normal;
+      return Terms<Vector<Real>, 2>{{t_a, t_a * normal + w * g * t_normal}};
     });
-    const Real m_ta = sum<Real>(total) / p_.width, m_tax = sum<Real>(product) / p_.width;
+    const Real m_ta = sums.term[0] / p_.width, m_tax = sums.term[1] / p_.width;
     sweep<Real>(p_.width, [&](auto at) ALTERNET_BODY {
       const Vector<Real> g = at.load(grad), w = at.load(weight), t_g = at.load(t_grad);
       const Vector<Real> normal = (at.load(x) - mean) * rstd;

@@ -37,18 +37,18 @@ class LayerNormForward {
 
  private:
   Real mean_of(const Real* x) const {
-    Vector<Real> total{};
-    sweep<Real>(p_.width, [&](auto at) ALTERNET_BODY { total += at.load(x); });
-    return sum<Real>(total) / p_.width;
+    const auto sums = column_sums<1, Real>(p_.width, [&](auto at) ALTERNET_BODY {
+      return Terms<Vector<Real>, 1>{{at.load(x)}};
+    });
+    return sums.term[0] / p_.width;
   }
 
   Real rstd_of(const Real* x, Real mean) const {
-    Vector<Real> total{};
-    sweep<Real>(p_.width, [&](auto at) ALTERNET_BODY {
+    const auto squares = column_sums<1, Real>(p_.width, [&](auto at) ALTERNET_BODY {
       const Vector<Real> centred = at.only(at.load(x) - mean);
-      total += centred * centred;
+      return Terms<Vector<Real>, 1>{{centred * centred}};
     });
-    return Real(1) / std::sqrt(sum<Real>(total) / p_.width + static_cast<Real>(p_.eps));
+    return Real(1) / std::sqrt(squares.term[0] / p_.width + static_cast<Real>(p_.eps));
   }
 
   const LayerNormProblem& p_;
@@ -88,14 +88,12 @@ class LayerNormTangent {
     const Real *t_weight = t_weight_.row(t, b, 0), *t_bias = t_bias_.row(t, b, 0);
     Real* t_y = t_y_.row(t, b, i);
 
-    Vector<Real> total{}, product{};
-    sweep<Real>(p_.width, [&](auto at) ALTERNET_BODY {
+    const auto sums = column_sums<2, Real>(p_.width, [&](auto at) ALTERNET_BODY {
       const Vector<Real> dx = at.load(t_x);
-      total += dx;
-      product += dx * (at.load(x) - mean);
+      return Terms<Vector<Real>, 2>{{dx, dx * (at.load(x) - mean)}};
     });
-    const Real t_mean = sum<Real>(total) / p_.width;
-    const Real growth = -rstd * rstd * (sum<Real>(product) / p_.width);  // rstd' / rstd
+    const Real t_mean = sums.term[0] / p_.width;
+    const Real growth = -rstd * rstd * (sums.term[1] / p_.width);  // rstd' / rstd
     sweep<Real>(p_.width, [&](auto at) ALTERNET_BODY {
       const Vector<Real> normal = (at.load(x) - mean) * rstd;
       const Vector<Real> t_normal = (at.load(t_x) - t_mean) * rstd + normal * growth;
