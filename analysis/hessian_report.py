@@ -102,3 +102,19 @@ class _Counted:
 
     def __init__(self, op: LinearOperator, report: Report, most: int) -> None:
         self._op, self._report, self._most, self._done = op, report, most, 0
+        report(0, most)
+
+    def __getattr__(self, name: str) -> Any:
+        """Everything else is the operator's own."""
+        return getattr(self._op, name)
+
+    def __matmul__(self, vector: Tensor) -> Tensor:
+        product = self._op @ vector
+        self._done += 1
+        self._report(self._done, self._most)
+        return product
+
+
+def _number(value: float) -> float | None:
+    """JSON has no NaN, the error of a single sample."""
+    return None if math.isnan(value) else value
