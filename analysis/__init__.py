@@ -14,11 +14,13 @@ from .gauss_newton import GaussNewtonOperator
 from .hessian import HessianOperator
 from .lanczos import TopEigenvalues, top_eigenvalues
 from .spectra import Estimate, SpectraResult, ape, hessian_spectra, nep
+from .symmetry import AsymmetryError, Symmetry
 from .trace import Moments, moments
 from .training_spectra import Snapshot, spectra_over_training
 from .variance import Variance, VarianceResult
 
 __all__ = [
+    "AsymmetryError",
     "Estimate",
     "Fourier",
     "FourierResult",
@@ -28,6 +30,7 @@ __all__ = [
     "Snapshot",
     "SpectraResult",
     "SpectralDensity",
+    "Symmetry",
     "TopEigenvalues",
     "Variance",
     "VarianceResult",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, Protocol, overload
@@ -19,7 +20,7 @@ from alternet.analysis.scipy_operator import scipy_operator
 from alternet.analysis.symmetry import Symmetry, check_symmetry
 
 ENGINES = ("auto", "graph", "jvp")
-SHARE = 0.5  # of the available memory for kept graphs; a product's own tensors and the solver's vectors need the rest
+SHARE = 0.5  # of the available memory for graphs; a product's own tensors and the solver's vectors need the rest
 
 
 class Engine(Protocol):
@@ -116,9 +117,13 @@ class CurvatureOperator:
             return self.named(self.matmat(self.flatten(vectors)))
         self._check(vectors, 2)
         rows = vectors.t().contiguous()
-        directions = self._parameters.split(rows)
-        product = self._mean(lambda engine: self._parameters.join(engine.products(directions), (len(rows),)))
-        return product.add_(rows, alpha=self.weight_decay).t()
+
+        def products(engine: Engine) -> Tensor:
+            groups = rows.split(len(rows) if self._kept else self._columns)
+            split = self._parameters.split
+            return torch.cat([self._parameters.join(engine.products(split(few)), (len(few),)) for few in groups])
+
+        return self._mean(products).add_(rows, alpha=self.weight_decay).t()
 
     def _mean(self, term: Callable[[Engine], Tensor]) -> Tensor:
         """The mean of ``term`` over all images, one micro-batch after the other."""
@@ -227,8 +232,18 @@ class CurvatureOperator:
             return
         with plain_arithmetic(self.device):
             asked = engine == "graph" and len(self._evaluations) == 1
-            fits = asked or predicted_bytes(self._graph, self._evaluations) <= SHARE * available_bytes(self.device)
+            fits = asked or predicted_bytes(self._graph, self._evaluations) <= self._budget()
             if engine == "auto":
                 self.engine = "graph" if fits else "jvp"
             if fits:
                 self._kept = [self._keeping(evaluation) for evaluation in self._evaluations]
+
+    @functools.cached_property
+    def _columns(self) -> int:
+        """How many columns at a time fit: under vmap each takes about a graph's bytes, and what they share one more."""
+        largest = max(self._evaluations, key=lambda evaluation: len(evaluation.images))
+        graph = predicted_bytes(self._graph, [largest])
+        return max(1, int(self._budget() / max(graph, 1)) - 1)
+
+    def _budget(self) -> float:
+        return SHARE * available_bytes(self.device)

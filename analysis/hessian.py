@@ -43,9 +43,9 @@ class HessianOperator(CurvatureOperator):
         micro_batch: at most so many images at a time, which bounds the memory of a product; the matrix is the same.
         engine: "graph" keeps the graph of the gradient: fewest operations per product, most memory; of several
             micro-batches all graphs are kept if they fit, else each is built in turn. "jvp" keeps nothing and
-            recomputes in every product, once for all columns of a ``matmat``. "auto" takes "graph" if all graphs fit
-            into half of the memory that is available, by the bytes that those of two and of four images keep.
-            ``op.engine`` is what was taken.
+            recomputes in every product, once for as many columns of a ``matmat`` as fit. "auto" takes "graph" if all
+            graphs fit into half of the memory that is available, by the bytes that those of two and of four images
+            keep. ``op.engine`` is what was taken.
         batch_norm: "running" normalises by running statistics; "batch" by those of each batch, as in training, and
             differentiates through them. Buffers are untouched.
         dropout: "off" measures the network in eval mode; "frozen" in training mode, with masks of dropout and drop

@@ -43,6 +43,21 @@ def convolutional():
     )
 
 
+def norms():
+    """Those that only PyTorch serves."""
+    return nn.Sequential(
+        nn.Conv2d(3, 4, 3, stride=2, bias=False),
+        nn.GroupNorm(2, 4),
+        nn.SiLU(),
+        nn.Conv2d(4, 4, 2),
+        nn.InstanceNorm2d(4, affine=True),
+        nn.Flatten(),
+        nn.Tanh(),
+        nn.RMSNorm(16),
+        nn.Linear(16, 3),
+    )
+
+
 def vit():
     size = {"img_size": 8, "patch_size": 4, "embed_dim": 6, "depth": 1, "num_heads": 2, "mlp_ratio": 1}
     return timm.create_model("vit_tiny_patch16_224", num_classes=3, drop_path_rate=0.5, attn_drop_rate=0.5, **size)
@@ -56,6 +71,7 @@ def alternet():
 MODELS = {
     "mlp": mlp,
     "convolutional": convolutional,
+    "norms": norms,
     "vit": vit,
     "transformer": TokenTransformer,
     "alternet": alternet,
@@ -70,7 +86,7 @@ def build(name, dtype=torch.float64):
         if isinstance(module, nn.BatchNorm2d):
             module.running_mean.normal_(0, 0.2)
             module.running_var.uniform_(0.5, 2)
-        if isinstance(module, nn.LayerNorm):
+        if isinstance(module, nn.LayerNorm | nn.GroupNorm | nn.InstanceNorm2d | nn.RMSNorm):
             module.weight.data.uniform_(0.5, 1.5)
     return model.to(dtype).train()
 

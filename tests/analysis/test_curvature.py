@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from alternet.analysis import curvature
+from alternet.analysis import curvature, hessian
 from alternet.analysis.gauss_newton import GaussNewtonOperator
 from alternet.analysis.hessian import HessianOperator
 
@@ -134,6 +134,24 @@ def test_the_engine_is_chosen_by_memory(monkeypatch, kind, memory, engine):
         assert op.engine == engine
         vector = torch.randn(op.shape[0], dtype=op.dtype)
         assert relative_error(op @ vector, expected @ vector) <= 1e-12
+
+
+@pytest.mark.parametrize(("memory", "most"), [(1000, 3), (600, 2), (100, 1)])
+def test_columns_at_a_time_are_chosen_by_memory(monkeypatch, memory, most):
+    monkeypatch.setattr(curvature, "available_bytes", lambda device: memory)
+    monkeypatch.setattr(curvature, "predicted_bytes", lambda build, evaluations: 100)
+    op = operator(engine="jvp")
+    seen = []
+    products = hessian._ForwardOverReverse.products
+
+    def counting(engine, directions):
+        seen.append(len(directions["4.bias"]))
+        return products(engine, directions)
+
+    monkeypatch.setattr(hessian._ForwardOverReverse, "products", counting)
+    vectors = torch.randn(op.shape[0], 3, dtype=op.dtype)
+    assert relative_error(op.matmat(vectors), exact_hessian("mlp") @ vectors) <= 1e-13
+    assert max(seen) == most
 
 
 @pytest.mark.parametrize(("memory", "runs"), [(10**9, 0), (10**3, 6)])
