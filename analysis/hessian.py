@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import get_gradient_edge
 from torch.func import grad, jvp, vmap
 
 from alternet.analysis.curvature import CurvatureOperator, Engine
@@ -77,8 +78,9 @@ class _KeptGraph:
         used = value.requires_grad
         gradient = torch.autograd.grad(value, leaves, create_graph=True, allow_unused=True) if used else ()
         # What does not depend on the parameters (unused, or linear in the loss) is no row of the Hessian to compute.
+        # An edge of the graph serves as well as the slope, whose values nothing needs.
         self._gradient = {
-            name: slope
+            name: get_gradient_edge(slope)
             for name, slope in zip(self._leaves, gradient, strict=used)
             if slope is not None and slope.requires_grad
         }
