@@ -98,14 +98,17 @@ def make_hessian_study(
             device=device,
             keep_epochs=study.measured,
         )
+    snapshots = [snapshot for case in cases for snapshot in _snapshots(case, study, out, device)]
+    elsewhere = _elsewhere(cases, study, out, device)
     course = spectra_over_training(
-        [snapshot for case in cases for snapshot in _snapshots(case, study, out, device)],
+        [*snapshots, elsewhere],
         out / "spectra",
         seed=study.seed,
         weight_decay=study.recipe.weight_decay,
     )
     _draw(course, cases, out)
     last = {case.network.name: course[case.label][study.recipe.epochs] for case in cases}
+    last["vit_less_elsewhere"] = course[elsewhere.network][elsewhere.epoch]
     claims = judge_study(last, seed=study.seed)
     save_claims(claims, out)
     write_study_page(
@@ -169,6 +172,16 @@ def _snapshots(case: _Case, study: HessianStudy, out: Path, device: str | torch.
         )
         for epoch in study.measured
     ]
+
+
+def _elsewhere(cases: Sequence[_Case], study: HessianStudy, out: Path, device: str | torch.device) -> Snapshot:
+    """The last of the ViT on less data, on the mini-batches of the others, most of which it never saw.
+
+    A network that knows its few pictures by heart has another loss on those than the one it learned to lower.
+    """
+    vit, less = (next(case for case in cases if case.network.name == name) for name in ("vit", "vit_less"))
+    snapshot = _snapshots(dataclasses.replace(less, data=vit.data), study, out, device)[-1]
+    return dataclasses.replace(snapshot, network=f"{less.label}, on all")
 
 
 def _load(network: Network, checkpoint: Path, device: str | torch.device) -> nn.Module:

@@ -14,15 +14,17 @@ from alternet.analysis.spectra import SpectraResult
 def judge_study(spectra: Mapping[str, SpectraResult], *, seed: int = 0) -> tuple[Claim, ...]:
     """The claims of figures 2 and 8d that can be judged: those of ``judge``, and two on the ViT alone.
 
-    Names of networks are those of ``judge``, and "vit_less" for a ViT trained on less data, whose mini-batches are its
-    own: they are resampled apart from the others'. Claims on one that is missing are left out.
+    Names of networks are those of ``judge``, and for a ViT trained on less data "vit_less", on mini-batches of its own,
+    which are resampled apart from the others', and "vit_less_elsewhere", on those that all networks share. Claims on
+    one that is missing are left out.
     """
     rng = np.random.default_rng(seed)
     claims = judge_spectra(spectra, rng)
     if "vit" in spectra:
         claims.insert(0, _judge_convexity(spectra["vit"], rng))
-    if "vit" in spectra and "vit_less" in spectra:
-        claims.append(_judge_data(spectra["vit"], spectra["vit_less"], rng))
+    for name, paired in (("vit_less", False), ("vit_less_elsewhere", True)):
+        if "vit" in spectra and name in spectra:
+            claims.append(_judge_data(spectra["vit"], spectra[name], rng, paired=paired))
     return tuple(claims)
 
 
@@ -40,11 +42,14 @@ def _judge_convexity(vit: SpectraResult, rng: np.random.Generator) -> Claim:
     )
 
 
-def _judge_data(vit: SpectraResult, less: SpectraResult, rng: np.random.Generator) -> Claim:
-    shares = [_negative(result, resamples(len(result.values), rng)) for result in (less, vit)]
+def _judge_data(vit: SpectraResult, less: SpectraResult, rng: np.random.Generator, *, paired: bool) -> Claim:
+    """``paired``: on the same mini-batches, else on mini-batches of the data that each learned from."""
+    weights = resamples(len(vit.values), rng)
+    shares = [_negative(less, weights if paired else resamples(len(less.values), rng)), _negative(vit, weights)]
     return judged(
         "Hessian",
-        "More data make the loss of a ViT more convex: fewer of its Hessian eigenvalues are negative.",
+        "More data make the loss of a ViT more convex: fewer of its Hessian eigenvalues are negative "
+        f"({'both on the same data' if paired else 'each on the data that it learned from'}).",
         f"NEP({less.network}) - NEP({vit.network})",
         "> 0",
         shares[0] - shares[1],

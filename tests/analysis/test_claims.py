@@ -139,6 +139,18 @@ def test_the_study_judges_the_vit_alone_and_on_less_data():
     assert judge_study({"resnet": AS_CLAIMED["resnet"]}) == ()
 
 
+def test_less_data_on_the_same_mini_batches_is_paired():
+    """A mini-batch more negative everywhere: apart, the difference would drown in that between mini-batches."""
+    rng = np.random.default_rng(0)
+    signs = np.where(rng.random((24, 1)) < 0.5, -30.0, 30.0) * np.ones((24, 5))
+    vit, less = spectra(0, 30), spectra(0, 30)
+    vit.values[:], less.values[:] = signs, signs
+    less.values[:, 0] = -30
+    apart, paired = judge_study({"vit": vit, "vit_less": less, "vit_less_elsewhere": less})[-2:]
+    assert apart.value == paired.value > 0
+    assert (apart.verdict, paired.verdict) == ("undecided", "supported")
+
+
 def test_mini_batches_of_other_data_are_resampled_apart():
     """The variance of a difference of independent shares is the sum of theirs."""
     one, other = spectra(0.5, 30, batches=200), spectra(0.5, 30, batches=200, seed=1)

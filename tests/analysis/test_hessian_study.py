@@ -22,6 +22,7 @@ from alternet.analysis.spectra import SpectraResult
 SCRIPT = Path(__file__).with_name("tiny_poster.py")
 RECIPE = SHORT.changed(epochs=2, batch_size=16)
 LESS = "ViT-25-of-the-data"
+ELSEWHERE = f"{LESS}-on-all"
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -47,15 +48,16 @@ def test_what_a_study_leaves(finished):
     out, claims = finished
     networks = ("ResNet", "ViT", "AlterNet", LESS)
     spectra = {f"{network}-{epoch}.{end}" for network in networks for epoch in (1, 2) for end in ("json", "jsonl")}
+    spectra |= {f"{ELSEWHERE}-2.json", f"{ELSEWHERE}-2.jsonl"}
     assert {path.name for path in (out / "spectra").iterdir()} == spectra | {"spectra.json", "spectra.csv"}
     assert {path.name for path in (out / "figures").iterdir()} == {
         "spectra.png", "training_spectra.png", "estimates.png", "training.png"
     }  # fmt: skip
     rows = json.loads((out / "spectra" / "spectra.json").read_text())["spectra"]
-    assert [row["mini_batches"] for row in rows] == [1, 2] * 4  # early epochs: a third of them
+    assert [row["mini_batches"] for row in rows] == [*[1, 2] * 4, 2]  # early epochs: a third of them
     stored = json.loads((out / "claims.json").read_text())["claims"]
     assert [claim["verdict"] for claim in stored] == [claim.verdict for claim in claims]
-    assert len(claims) == 6
+    assert len(claims) == 7
     page = (out / "index.html").read_text(encoding="utf-8")
     assert page.count('src="data:image/png;base64,') == 4
     assert all(html.escape(claim.statement) in page for claim in claims)
@@ -73,11 +75,24 @@ def test_the_vit_on_less_data_sees_a_part_of_it_in_as_many_updates(finished):
     assert json.loads(lines[0][0])["data"] != json.loads(lines[1][0])["data"]  # measured on what it learned from
 
 
-def test_the_claim_on_data_is_of_these_numbers(finished):
+def test_it_is_also_measured_where_the_others_are(finished):
+    out, _ = finished
+    less, elsewhere, vit = (SpectraResult.load(out / "spectra" / f"{name}-2.json") for name in (LESS, ELSEWHERE, "ViT"))
+    assert elsewhere.config["weights"] == less.config["weights"] != vit.config["weights"]
+    journals = [(out / "spectra" / f"{name}-2.jsonl").read_text().splitlines()[1:] for name in (ELSEWHERE, "ViT")]
+    data = [[json.loads(line)["data"] for line in lines] for lines in journals]
+    assert data[0] == data[1]
+
+
+def test_the_claims_on_data_are_of_these_numbers(finished):
     out, claims = finished
-    share = {name: (SpectraResult.load(out / "spectra" / f"{name}-2.json").values < 0).mean() for name in ("ViT", LESS)}
-    assert claims[-1].statement.startswith("More data")
-    assert claims[-1].value == pytest.approx(share[LESS] - share["ViT"])
+    share = {
+        name: (SpectraResult.load(out / "spectra" / f"{name}-2.json").values < 0).mean()
+        for name in ("ViT", LESS, ELSEWHERE)
+    }
+    assert all(claim.statement.startswith("More data") for claim in claims[-2:])
+    assert claims[-2].value == pytest.approx(share[LESS] - share["ViT"])
+    assert claims[-1].value == pytest.approx(share[ELSEWHERE] - share["ViT"])
     assert claims[0].value == share["ViT"]
 
 
