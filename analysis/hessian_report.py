@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from alternet.analysis.density import SpectralDensity, spectral_density
@@ -21,11 +22,17 @@ KIND = "alternet hessian"
 
 
 def report_top(
-    op: LinearOperator, out: Path, *, k: int, which: str, tol: float, block_size: int, seed: int
+    op: Any, out: Path, *, k: int, which: str, tol: float, block_size: int, seed: int, draft: str | None = None
 ) -> dict[str, Any]:
-    """Writes top.json and top.png: ``k`` eigenvalues from the end(s) ``which``, with rigorous bounds."""
+    """Writes top.json and top.png: ``k`` eigenvalues from the end(s) ``which``, with rigorous bounds.
+
+    ``draft`` names the 16-bit dtype whose products search; the numbers are those of ``op``'s own products.
+    """
+    cheaper = None if draft is None else op.under_autocast(getattr(torch, draft))
     with reporting("products") as report:
-        found = top_eigenvalues(op, k, which=which, tol=tol, block_size=block_size, seed=seed, progress=report)
+        found = top_eigenvalues(
+            op, k, which=which, tol=tol, block_size=block_size, seed=seed, draft=cheaper, progress=report
+        )
     result = {
         "size": op.shape[0],
         "which": which,
@@ -36,6 +43,8 @@ def report_top(
         "converged": found.converged.tolist(),
         "products": found.products,
         "precision": str(op.dtype).removeprefix("torch."),
+        "draft": draft,
+        "draft_products": found.draft_products,
         "seed": seed,
         "tol": tol,
     }

@@ -45,6 +45,9 @@ def add(commands: Any) -> None:
         help="largest magnitude, largest, smallest, both ends (LM)",
     )
     top.add_argument("--block-size", type=int, default=1, help="vectors at once: finds as many copies of one (1)")
+    top.add_argument(
+        "--draft", choices=("bfloat16", "float16"), help="search by products in this precision, then correct (no)"
+    )
     top.add_argument("--tol", type=float, default=1e-3, help="residuals relative to the largest (0.001)")
 
     density = command(kinds, "density", _density, "the spectral density of the Hessian over many images", shared=True)
@@ -167,7 +170,7 @@ def _operator(chosen: argparse.Namespace) -> LinearOperator:
 def _top(chosen: argparse.Namespace) -> None:
     from alternet.analysis.hessian_report import report_top
 
-    solver = {name: getattr(chosen, name) for name in ("k", "which", "tol", "block_size", "seed")}
+    solver = {name: getattr(chosen, name) for name in ("k", "which", "tol", "block_size", "seed", "draft")}
     _print(report_top(_operator(chosen), chosen.out, **solver))
 
 

@@ -118,6 +118,11 @@ def test_hessian_of_a_checkpoint(trained, npz, tmp_path, capsys):
     assert found["density"]["proportion_negative"] == pytest.approx(0.0, abs=0.2)  # zeros round to either side
     assert (tmp_path / "top.png").exists()
     assert (tmp_path / "density.png").exists()
+    assert main(["hessian", "top", *arguments, "-k", "3", "--draft", "bfloat16"]) == 0
+    drafted = json.loads(capsys.readouterr().out)
+    assert drafted["values"] == pytest.approx(found["top"]["values"], abs=1e-3 * found["top"]["values"][0])  # its tol
+    assert (drafted["precision"], drafted["draft"]) == ("float32", "bfloat16")
+    assert drafted["draft_products"] > 0
     assert main(["hessian", "trace", *arguments, "--matrix", "gauss-newton", "--micro-batch", "4"]) == 0
     same = json.loads(capsys.readouterr().out)
     assert same["trace"] == pytest.approx(found["trace"]["trace"], rel=1e-3)
