@@ -24,10 +24,11 @@ def spread(grad: Any, index: Tensor | None, rows: int, reduction: str, ignore_in
     if grad is None or reduction == "none":
         return grad
     if reduction == "mean":
-        grad = grad / _divisor(index, rows, ignore_index)
+        divisor = _divisor(index, rows, ignore_index)
+        grad = grad / (divisor if index is None else divisor.clamp(min=1))  # where no row counts gradients are 0
     return grad[..., None].expand(*grad.shape, rows)
 
 
-def _divisor(index: Tensor | None, rows: int, ignore_index: int) -> Tensor | int:
+def _divisor(index: Tensor | None, rows: int, ignore_index: int) -> Any:
     """The number of rows that count."""
     return rows if index is None else (index != ignore_index).sum(-1)

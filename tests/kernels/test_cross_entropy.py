@@ -107,6 +107,8 @@ def test_all_rows_ignored_as_in_pytorch(backend):
     logits, target = tensors(3, 4)[0], torch.full((3,), -100)
     assert cross_entropy(logits, target).isnan()
     assert cross_entropy(logits, target, reduction="sum") == 0
+    assert (grad(cross_entropy)(logits, target) == 0).all()
+    assert (grad(F.cross_entropy)(logits, target) == 0).all()
 
 
 def test_no_rows(backend):
