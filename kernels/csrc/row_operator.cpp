@@ -1,6 +1,7 @@
 #include "csrc/row_operator.h"
 
-#include <cstring>
+#include <torch/headeronly/util/BFloat16.h>
+#include <torch/headeronly/util/Half.h>
 
 namespace alternet {
 namespace {
@@ -25,6 +26,15 @@ RowTensor checked(const char* name, const Tensor& tensor, ScalarType type, int64
   for (size_t i = 0; i < expected.size(); ++i)
     STD_TORCH_CHECK(sizes[i] == expected[i], name, ": size ", sizes[i], " of axis ", i, ", expected ", expected[i]);
   return contiguous_memory(name, tensor, type);
+}
+
+template <typename X>
+void rounded(const std::vector<double>& from, const Tensor& to) {
+  auto* const numbers = static_cast<X*>(to.mutable_data_ptr());
+  for (size_t i = 0; i < from.size(); ++i) {
+    if constexpr (sizeof(X) == 8) numbers[i] = from[i];
+    else numbers[i] = static_cast<X>(static_cast<float>(from[i]));
+  }
 }
 
 }  // namespace
@@ -91,21 +101,31 @@ Tensor result_like(const Tensor& like, int64_t tangents, std::vector<int64_t> sh
 }
 
 Tensor ColumnTotals::finish(const Tensor& like, int64_t tangents) const {
-  const int64_t batch = like.size(0), width = p_.tangents * p_.width;
-  const Tensor sums = result_like(like, p_.tangents, {batch, 1, p_.width}, ScalarType::Double);
-  auto* const to = static_cast<double*>(sums.mutable_data_ptr());
-  std::vector<double> total(width);
-  const int64_t tasks = p_.tasks() / std::max<int64_t>(batch, 1);
-  for (int64_t b = 0; b < batch; ++b) {
-    std::fill(total.begin(), total.end(), 0.0);
-    for (int64_t task = b * tasks; task < (b + 1) * tasks; ++task)
-      for (int64_t j = 0; j < width; ++j) total[j] += totals_[task * width + j];
-    for (int64_t t = 0; t < p_.tangents; ++t)
-      std::memcpy(to + (t * batch + b) * p_.width, total.data() + t * p_.width, p_.width * sizeof(double));
+  const int64_t batch = like.size(0), width = p_.width;
+  const int64_t tasks = p_.tasks() / std::max<int64_t>(batch, 1);  // of one of the result's batch
+  std::vector<double> sums(p_.tangents * batch * width);           // [T, batch, D]
+  for (int64_t task = 0; task < tasks * batch; ++task)
+    for (int64_t t = 0; t < p_.tangents; ++t) {
+      const double* from = totals_.data() + (task * p_.tangents + t) * width;
+      double* const to = sums.data() + (t * batch + task / tasks) * width;
+      for (int64_t j = 0; j < width; ++j) to[j] += from[j];
+    }
+  const Tensor result = result_like(like, tangents, {batch, 1, width}, like.scalar_type());
+  switch (element_of(like.scalar_type())) {
+    case Element::float32:
+      rounded<float>(sums, result);
+      break;
+    case Element::float64:
+      rounded<double>(sums, result);
+      break;
+    case Element::float16:
+      rounded<torch::headeronly::Half>(sums, result);
+      break;
+    case Element::bfloat16:
+      rounded<torch::headeronly::BFloat16>(sums, result);
+      break;
   }
-  const Tensor result = result_like(like, tangents, {batch, 1, p_.width}, like.scalar_type());
-  Tensor target = result;
-  return torch::stable::copy_(target, tangents == NO_TANGENTS ? torch::stable::select(sums, 0, 0) : sums);
+  return result;
 }
 
 }  // namespace alternet
