@@ -12,15 +12,15 @@ from timm.models import register_notrace_module
 from torch import Tensor, nn
 
 from alternet import checks
-from alternet.kernels import attention
+from alternet.kernels import window_attention
 
 
 @register_notrace_module  # the layout depends on the map's size: a leaf for timm's graph feature extractor
 class WindowAttention2d(nn.Module):
     """Window attention with its projections, on feature maps of any size.
 
-    x: [B, dim, H, W] -> [B, dim_out, H, W]. A map that the window does not divide is padded on the right and
-    the bottom and the padded keys are masked, so that no output depends on them.
+    x: [B, dim, H, W] -> [B, dim_out, H, W]. A map that the window does not divide ends in smaller windows on the right
+    and at the bottom.
 
     The parameters' names are those of the authors' code: ``pos_embedding`` [2w-1, 2w-1],
     ``attn.to_q.weight`` [heads·head_dim, dim, 1, 1], ``attn.to_kv.weight`` [2·heads·head_dim, dim, 1, 1],
@@ -54,25 +54,15 @@ class WindowAttention2d(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         checks.feature_maps("x", x, self.dim)
         height, width = x.shape[2:]
-        # A map smaller than the window is one window of its own size: the same answer without the padding.
+        # A map smaller than the window is one window of its own size: a smaller table serves it.
         window = (min(height, self.window_size), min(width, self.window_size))
-        down, right = -height % window[0], -width % window[1]
-        mask = None
-        if down or right:
-            x = F.pad(x, (0, right, 0, down))
-            mask = _inside(height, width, down, right, window, x.device)
-
-        tokens = _partition(x, window)
-        query = self._split_heads(self.attn["to_q"](tokens))
-        key, value = (self._split_heads(half) for half in self.attn["to_kv"](tokens).chunk(2, dim=-1))
+        pixels = x.permute(0, 2, 3, 1).contiguous()
+        query = self.attn["to_q"](pixels)
+        key, value = self.attn["to_kv"](pixels).chunk(2, dim=-1)
         table = _table_of(self.pos_embedding, window)
-        out = attention(query, key, value, mask, table=table, grid=window)  # [rows, columns, B, heads, n, head_dim]
-        out = self.attn["to_out"](out.transpose(-3, -2).flatten(-2))
-        return _merge(out, window)[:, :, :height, :width]
-
-    def _split_heads(self, tokens: Tensor) -> Tensor:
-        """[..., n, heads·head_dim] -> [..., heads, n, head_dim], a view."""
-        return tokens.unflatten(-1, (self.num_heads, self.head_dim)).transpose(-3, -2)
+        maps = (t.permute(0, 3, 1, 2) for t in (query, key, value))
+        out = window_attention(*maps, window_size=window, num_heads=self.num_heads, table=table)
+        return self.attn["to_out"](out.permute(0, 2, 3, 1)).permute(0, 3, 1, 2).contiguous()
 
     def extra_repr(self) -> str:
         return f"num_heads={self.num_heads}, head_dim={self.head_dim}, window_size={self.window_size}"
@@ -81,8 +71,7 @@ class WindowAttention2d(nn.Module):
 class _TokenConv2d(nn.Conv2d):
     """A 1x1 convolution of tokens [..., in_channels]: the parameters of one, computed as a matrix product.
 
-    Cutting windows copies the map once, into tokens. Heads are then views of what the products return; projecting
-    the map before cutting it would copy queries, keys and values instead, three times heads·head_dim channels.
+    One copy makes tokens of the map; what the products return is read as channels-last maps where it lies.
     """
 
     def forward(self, tokens: Tensor) -> Tensor:
@@ -108,28 +97,3 @@ def relative_position_bias(table: Tensor, window: tuple[int, int]) -> Tensor:
         # offsets j - i, that is at s = length - 1 - i. (No index buffers that would have to follow the device.)
         table = table.unfold(axis, length, 1).flip(axis)
     return table.reshape(window[0] * window[1], -1)  # [query row, query column, key row, key column]
-
-
-def _inside(height: int, width: int, down: int, right: int, window: tuple[int, int], device: torch.device) -> Tensor:
-    """Which keys of the padded windows are pixels of the map: boolean [rows, columns, 1, 1, 1, n].
-
-    Every window holds at least one pixel, so no row of scores is masked out entirely. The attention copies the mask for
-    every image, n numbers a window beside n·heads·head_dim of its queries. Without padding, the usual case, there is
-    none.
-    """
-    rows = (torch.arange(height + down, device=device) < height).unflatten(0, (-1, window[0]))
-    columns = (torch.arange(width + right, device=device) < width).unflatten(0, (-1, window[1]))
-    inside = rows[:, None, :, None] & columns[None, :, None, :]  # [rows, columns, h, w]
-    return inside.flatten(2)[:, :, None, None, None]
-
-
-def _partition(x: Tensor, window: tuple[int, int]) -> Tensor:
-    """x: [B, dim, rows·h, columns·w] -> tokens [rows, columns, B, n, dim]."""
-    x = x.unflatten(3, (-1, window[1])).unflatten(2, (-1, window[0]))  # [B, dim, rows, h, columns, w]
-    return x.permute(2, 4, 0, 3, 5, 1).flatten(3, 4)
-
-
-def _merge(tokens: Tensor, window: tuple[int, int]) -> Tensor:
-    """The inverse of ``_partition``."""
-    x = tokens.unflatten(3, window).permute(2, 5, 0, 3, 1, 4)  # [B, dim, rows, h, columns, w]
-    return x.flatten(4, 5).flatten(2, 3)

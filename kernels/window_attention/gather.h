@@ -50,11 +50,11 @@ ALTERNET_INLINE void copy(Real* to, const Real* from, Real factor) {
 }
 
 /// Sends for `count` numbers. Channels lie far apart in a map: the processor does not guess where the next one begins.
-template <typename Real>
+template <bool TO_WRITE = false, typename Real>
 ALTERNET_INLINE void prefetch(const Real* from, int64_t count) {
   constexpr int64_t line = 64 / sizeof(Real);
-  for (int64_t i = 0; i < count; i += line) __builtin_prefetch(from + i);
-  __builtin_prefetch(from + count - 1);
+  for (int64_t i = 0; i < count; i += line) __builtin_prefetch(from + i, TO_WRITE);
+  __builtin_prefetch(from + count - 1, TO_WRITE);
 }
 
 constexpr int64_t CHANNELS_AHEAD = 8;
@@ -80,6 +80,7 @@ void scatter_rows(const FeatureMap& to, const Block& block, int64_t t, Real fact
   for (int64_t c = 0; c < from.channels; ++c) {
     auto* row = reinterpret_cast<Real*>(to.at(t, block.b, block.h, c, window.top, window.left));
     for (int64_t r = 0; r < window.rows; ++r, row += to.row) {
+      prefetch<true>(row + CHANNELS_AHEAD * to.channel, block.count * COLUMNS);
       const Real* plane = from.plane(0, c) + r * COLUMNS;
       for (int64_t k = 0; k < block.count; ++k, plane += from.window) copy<COLUMNS>(row + k * COLUMNS, plane, factor);
     }

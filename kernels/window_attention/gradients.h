@@ -17,9 +17,9 @@ class ScoreGradients {
       : probabilities(p, scratch),
         value(p, p.has_score_gradient() ? p.value : FeatureMap{}, p.value_width, scratch),
         grad(p, p.grad, p.value_width, scratch),
-        d_scores(p, p.block, p.has_score_gradient(), scratch),
-        untransposed(p, p.block, static_cast<bool>(p.d_value), scratch),
-        d_untransposed(p, p.block, static_cast<bool>(p.d_key), scratch),
+        d_scores(p, kept_tiles(p), p.has_score_gradient(), scratch),
+        untransposed(p, kept_tiles(p), static_cast<bool>(p.d_value), scratch),
+        d_untransposed(p, kept_tiles(p), static_cast<bool>(p.d_key), scratch),
         p_(p) {}
 
   void begin() {

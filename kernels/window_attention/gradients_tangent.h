@@ -42,13 +42,15 @@ class WindowBackwardTangent {
  private:
   void run(const WindowTask& task, const Block& block) {
     primal_.load(block);
-    for (int64_t k = 0; k < block.count; ++k) primal_.compute(task, k, block.window(k));
     for (int64_t t = 0; t < p_.tangents; ++t) {
       t_query_.load(block, t);
       t_key_.load(block, t);
       t_value_.load(block, t);
       t_grad_.load(block, t);
-      for (int64_t k = 0; k < block.count; ++k) run(task, block.window(k), k, t);
+      for (int64_t k = 0; k < block.count; ++k) {
+        if (t == 0) primal_.compute(task, k, block.window(k));
+        run(task, block.window(k), k, t);
+      }
       d_query_.write(block, static_cast<Real>(p_.scale), t);
       d_key_.write(block, static_cast<Real>(p_.scale), t);
       d_value_.write(block, 1, t);

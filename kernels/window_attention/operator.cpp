@@ -130,8 +130,8 @@ class Call {
 
   void run(Map map) {
     const auto& kernel = window_attention_kernels(type_).*map;
-    // As many windows together as leave a second-level cache room for their neighbours' lines.
-    constexpr size_t CACHE = 384 << 10;
+    // As many windows together as a second-level cache holds: the longer a stretch of memory, the better it is read.
+    constexpr size_t CACHE = 512 << 10;
     int64_t blocks = 1;
     do p.block = (p.per_strip + blocks - 1) / blocks;
     while (p.block > 1 && kernel.scratch(p) > CACHE && ++blocks);

@@ -15,7 +15,7 @@ class Probabilities {
       : query(p, p.query, p.width, scratch),
         key(p, p.key, p.width, scratch),
         p_(p),
-        tiles_(p, p.block, true, scratch),
+        tiles_(p, kept_tiles(p), true, scratch),
         bias_(p, p.table, scratch) {}
 
   void begin() { tiles_.clear(); }
@@ -106,12 +106,14 @@ class WindowTangent {
   void run(const WindowTask& task, const Block& block) {
     probabilities_.load(block);
     value_.load(block);
-    for (int64_t k = 0; k < block.count; ++k) probabilities_.compute(task, k, block.window(k));
     for (int64_t t = 0; t < p_.tangents; ++t) {
       t_query_.load(block, t);
       t_key_.load(block, t);
       t_value_.load(block, t);
-      for (int64_t k = 0; k < block.count; ++k) run(task, block.window(k), k, t);
+      for (int64_t k = 0; k < block.count; ++k) {
+        if (t == 0) probabilities_.compute(task, k, block.window(k));
+        run(task, block.window(k), k, t);
+      }
       t_out_.write(block, 1, t);
     }
   }

@@ -52,7 +52,7 @@ class Planes {
   Real *memory_, *zeros_;
 };
 
-/// Tiles [keys, queries], or [queries, keys], one for each window of a block or one for all.
+/// Tiles [keys, queries], or [queries, keys]: one for each of `count` windows, or one in turn for all.
 template <typename Real>
 class Tiles {
  public:
@@ -65,7 +65,7 @@ class Tiles {
   void clear() { std::fill_n(memory_, count_ * stride_ * stride_, Real(0)); }
 
   int64_t stride() const { return stride_; }
-  Real* tile(int64_t k = 0) const { return memory_ + k * stride_ * stride_; }
+  Real* tile(int64_t k = 0) const { return memory_ + (count_ > 1 ? k : 0) * stride_ * stride_; }
   Panels<Real> panels(int64_t k = 0) const { return {tile(k), LANES<Real>, stride_}; }
 
   /// Tile k = sum over terms of transpose(plane) times plane.
@@ -91,5 +91,8 @@ class Tiles {
   int64_t count_, stride_;
   Real* memory_;
 };
+
+/// How many tiles of the primal outlast their window: several tangents share them.
+inline int64_t kept_tiles(const WindowProblem& p) { return p.tangents > 1 ? p.block : 1; }
 
 }  // namespace alternet::ALTERNET_ISA

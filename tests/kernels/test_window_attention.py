@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 from torch.func import grad, jvp, vmap
 
-from alternet.kernels import window_attention
+from alternet.kernels import available_backends, window_attention
+from alternet.kernels.window_attention import cases
 
 HEADS = 2
 # height, width, window, shift: dividing, not dividing, larger than the map, shifted by more than a window, one pixel
@@ -118,9 +119,8 @@ def test_memory_formats(height):
     last = ours(*(t.to(memory_format=torch.channels_last) for t in x[:3]), x[3])
     close(last, ours(*x))
     close(ours(x[0], x[1].to(memory_format=torch.channels_last), x[2].mT.contiguous().mT, x[3]), ours(*x))
-    if height == 8:  # else a view of the padded map
-        assert ours(*x).is_contiguous()
-        assert last.is_contiguous(memory_format=torch.channels_last)
+    assert ours(*x).is_contiguous()
+    assert last.is_contiguous(memory_format=torch.channels_last)
 
 
 MAPS = (*inputs(4, 4, (2, 2))[:3],)
@@ -139,6 +139,10 @@ MAPS = (*inputs(4, 4, (2, 2))[:3],)
         ({"window_size": 0}, "window_size: expected at least 1, got 0"),
         ({"window_size": (2, 2, 2)}, r"window_size: expected one or two integers, got \(2, 2, 2\)"),
         ({"shift": -1}, "shift: expected at least 0, got -1"),
+        ({"key": MAPS[1][:, :4]}, "key: 4 channels, expected query's 6"),
+        ({"key": MAPS[1].float()}, "key: dtype torch.float32, expected query's dtype torch.float64"),
+        ({"query": torch.zeros(1, 600, 2, 2), "key": torch.zeros(1, 600, 2, 2)}, "head size 300, expected 1 to 256"),
+        ({"table": torch.zeros(3, 3, 3, dtype=torch.float64)}, "table: 3 heads, expected 1 or 2"),
         ({"table": torch.zeros(3, 5, dtype=torch.float64)}, r"table: shape \(3, 5\), expected \(3, 3\)"),
     ],
 )
@@ -147,3 +151,108 @@ def test_bad_input_gets_one_clear_error(change, message):
     arguments = {"query": query, "key": key, "value": value, "window_size": 2, "num_heads": 2}
     with pytest.raises((TypeError, ValueError), match=message):
         window_attention(**{**arguments, **change})
+
+
+# batch, heads, sizes of heads, pixels, window, shift, table, channels last, tangents
+KERNEL_CALLS = [
+    (2, 2, (8, 8), (8, 12), (4, 4), (0, 0), (1, 2), False, 1),  # whole windows
+    (2, 2, (8, 16), (14, 7), (7, 7), (0, 0), (2, 1), False, 3),
+    (1, 2, (9, 5), (10, 11), (4, 3), (1, 2), (1, 1), False, 2),  # clipped on every side
+    (1, 2, (9, 17), (10, 11), (4, 3), (1, 2), (1, 2), True, 2),
+    (1, 1, (20, 20), (18, 16), (16, 16), (3, 0), (1, 1), False, 1),  # the largest windows
+    (1, 3, (1, 1), (2, 3), (8, 8), (0, 0), None, False, 2),  # one, larger than the map
+    (0, 2, (4, 4), (4, 4), (2, 2), (0, 0), (1, 1), False, 1),
+]
+
+
+def maps_of(backend, x, grad, tangents, options, needs):
+    """All four maps."""
+    (y,) = backend.forward(*x, **options)
+    (t_y,) = backend.tangent(*x, y, *tangents[:4], **options)
+    first = backend.backward(*x, y, grad, **options, needs=needs)
+    return (
+        y,
+        t_y,
+        *first,
+        *backend.backward_tangent(*x, y, grad, *tangents[:4], t_y, tangents[4], **options, needs=needs),
+    )
+
+
+@pytest.mark.skipif(available_backends()["cpu"] is not None, reason="no C++ kernels")
+@pytest.mark.parametrize("call", KERNEL_CALLS, ids=str)
+@pytest.mark.parametrize(("dtype", "bound"), [(torch.float64, 1e-12), (torch.float32, 3e-5), (torch.bfloat16, 5e-2)])
+def test_kernels_against_the_reference(call, dtype, bound):
+    """In every instruction set that runs here, on any number of threads, and from operands of any strides."""
+    from alternet.kernels.window_attention import cpu, reference
+
+    batch, heads, sizes, pixels, window, shift, table, last, count = call
+    shape = None if table is None else (*table, *(2 * n - 1 for n in window))
+    x = cases.inputs(batch, heads, *sizes, pixels, shape, channels_last=last, dtype=dtype)
+    generator = torch.Generator().manual_seed(1)
+
+    def directions(*lead: int, like) -> list[Tensor | None]:
+        return [
+            None if t is None else torch.randn(*lead, *t.shape, generator=generator, dtype=torch.float64).to(dtype)
+            for t in like
+        ]
+
+    (grad,), tangents = directions(like=x[2:3]), directions(count, like=(*x, x[2]))
+    options, needs = cases.parameters(window, 0.4, shift, last), (True, True, True, table is not None)
+
+    def double(tensors):
+        return [None if t is None else t.double() for t in tensors]
+
+    expected = maps_of(reference, double(x), grad.double(), double(tangents), options, needs)
+
+    def check(results):
+        for mine, theirs in zip(results, expected, strict=True):
+            assert (mine is None) == (theirs is None)
+            if mine is not None and mine.numel():
+                assert mine.shape == theirs.shape
+                assert (mine - theirs).abs().max() <= bound * max(1.0, theirs.abs().max())
+        return [t for t in results if t is not None]
+
+    usual = check(maps_of(cpu, x, grad, tangents, options, needs))
+    ops, before = torch.ops.alternet_native, torch.get_num_threads()
+    for name in ops.instruction_sets():
+        usual_set = ops.use_instruction_set(name)
+        try:
+            check(maps_of(cpu, x, grad, tangents, options, needs))
+        finally:
+            ops.use_instruction_set(usual_set)
+    torch.set_num_threads(3 if before != 3 else 2)
+    try:
+        again = check(maps_of(cpu, x, grad, tangents, options, needs))
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(a, b) for a, b in zip(usual, again, strict=True))
+    spread = [None if t is None else t.transpose(-1, -2).contiguous().transpose(-1, -2) for t in x]
+    check(maps_of(cpu, spread, grad, tangents, options, needs))
+
+
+def test_windows_too_large_for_the_kernels():
+    """They are cut by PyTorch; the answers are the same."""
+    x = inputs(20, 19, (17, 17))
+    ours, theirs = pair((17, 17), (5, 3))
+    close(ours(*x), theirs(*x))
+    last = ours(*(t.to(memory_format=torch.channels_last) for t in x[:3]), x[3])
+    close(last, theirs(*x))
+
+
+def test_compiles_whole():
+    ours, theirs = pair((3, 4), (1, 0))
+    x = inputs(5, 6, (3, 4))
+
+    def product(f):
+        return jvp(grad(lambda q: f(q, *x[1:]).pow(3).sum()), x[:1], x[:1])[1]
+
+    close(torch.compile(lambda: product(ours), fullgraph=True, backend="aot_eager")(), product(theirs))
+
+
+def test_autocast_runs_in_the_lower_precision():
+    query, key, value, table = (t.float() for t in inputs(6, 6, (3, 3)))
+    with torch.autocast("cpu", torch.bfloat16):
+        out = window_attention(query, key, value, window_size=3, num_heads=HEADS, table=table)
+    assert out.dtype == torch.bfloat16
+    exact = dense(query, key, value, table, window=(3, 3), shift=(0, 0))
+    torch.testing.assert_close(out.float(), exact, rtol=0.05, atol=0.05)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.func import functional_call, grad, jvp
 
-from alternet.kernels import attention, available_backends, use_backend
+from alternet.kernels import available_backends, use_backend, window_attention
 from alternet.layers import WindowAttention2d, relative_position_bias
 
 WINDOWS = importlib.import_module("alternet.layers.windows")
@@ -105,21 +105,19 @@ def test_relative_position_bias():
 
 
 def test_what_attention_is_given(monkeypatch):
-    """One table for all windows, and a mask per window where some are padded; nothing but the windows is copied."""
-    seen, tables = [], []
-    monkeypatch.setattr(WINDOWS, "attention", lambda *x, **y: seen.append(x) or tables.append(y) or attention(*x, **y))
+    """Views of what the projections return, in windows no larger than the map, and the middle of the one table."""
+    seen, options = [], []
+    monkeypatch.setattr(
+        WINDOWS, "window_attention", lambda *x, **y: seen.append(x) or options.append(y) or window_attention(*x, **y)
+    )
     for size in ((8, 8, 4), (9, 8, 4), (3, 3, 4)):
         layer, x, _ = make(size, batch=5)
         layer(x)
-    grids = [(2, 2), (3, 2), (1, 1)]
-    pixels = [16, 16, 9]
-    assert [query.shape for query, *_ in seen] == [(*g, 5, 2, n, 3) for g, n in zip(grids, pixels, strict=True)]
-    assert [mask if mask is None else tuple(mask.shape) for *_, mask in seen] == [None, (3, 2, 1, 1, 1, 16), None]
-    assert all(query._is_view() and key._is_view() and value._is_view() for query, key, value, _ in seen)
-    assert [(tuple(given["table"].shape), given["grid"]) for given in tables] == [
-        ((7, 7), (4, 4)), ((7, 7), (4, 4)), ((5, 5), (3, 3)),
-    ]  # fmt: skip
-    assert all(given["table"]._is_view() for given in tables)
+    assert [query.shape for query, *_ in seen] == [(5, 6, 8, 8), (5, 6, 9, 8), (5, 6, 3, 3)]
+    assert all(t._is_view() and t.stride(1) == 1 for maps in seen for t in maps)
+    assert [given["window_size"] for given in options] == [(4, 4), (4, 4), (3, 3)]
+    assert [tuple(given["table"].shape) for given in options] == [(7, 7), (7, 7), (5, 5)]
+    assert all(given["table"]._is_view() for given in options)
 
 
 @pytest.mark.parametrize("backend", ["reference", "cpu"])
