@@ -1,5 +1,7 @@
 """The specification: the four maps of window attention in plain PyTorch, by attention's own.
 
+``maps`` are attention's: its reference, or those of a backend that has no kernel of its own for windows so large.
+
 A window is a rectangle of at most h x w pixels: the map is cut along the rows y with (y - shift[0]) % h = 0 and the
 columns x with (x - shift[1]) % w = 0. Attention within each of them is attention on a batch of windows; cutting a map
 and putting it back are linear, so that every derivative passes through them as it is.
@@ -27,54 +29,56 @@ from .partition import Partition
 
 def forward(
     query, key, value, table,
-    *, window_size: Sequence[int], shift: Sequence[int], scale: float, channels_last: bool,
+    *, window_size: Sequence[int], shift: Sequence[int], scale: float, channels_last: bool, maps: Any = attention,
 ) -> tuple[Tensor]:  # fmt: skip
     """Returns out [B, heads, Dv, H, W], or [B, H, W, heads, Dv]."""
     windows = _Windows(query, window_size, shift, scale, channels_last)
-    out, _ = attention.forward(*windows.inputs(query, key, value, table), **windows.parameters)
+    out, _ = maps.forward(*windows.inputs(query, key, value, table), **windows.parameters)
     return (windows.map_of(out),)
 
 
 def tangent(
     query, key, value, table, out, t_query, t_key, t_value, t_table,
-    *, window_size: Sequence[int], shift: Sequence[int], scale: float, channels_last: bool,
+    *, window_size: Sequence[int], shift: Sequence[int], scale: float, channels_last: bool, maps: Any = attention,
 ) -> tuple[Tensor]:  # fmt: skip
     """Returns t_out [T, ...]."""
     windows = _Windows(query, window_size, shift, scale, channels_last)
     x = windows.inputs(query, key, value, table)
     t_x = windows.tangents(t_query, t_key, t_value, t_table)
-    yr: Sequence[Any] = attention.forward(*x, **windows.parameters)
-    t_out, _ = attention.tangent(*x, *yr, *t_x, **windows.parameters)
+    yr: Sequence[Any] = maps.forward(*x, **windows.parameters)
+    t_out, _ = maps.tangent(*x, *yr, *t_x, **windows.parameters)
     return (windows.map_of(t_out),)
 
 
 def backward(
     query, key, value, table, out, grad,
     *, window_size: Sequence[int], shift: Sequence[int], scale: float, channels_last: bool, needs,
+    maps: Any = attention,
 ):  # fmt: skip
     """Returns d_query, d_key, d_value, d_table, in the shapes of the inputs; ``None`` where not needed."""
     windows = _Windows(query, window_size, shift, scale, channels_last)
     x = windows.inputs(query, key, value, table)
-    yr: Sequence[Any] = attention.forward(*x, **windows.parameters)
+    yr: Sequence[Any] = maps.forward(*x, **windows.parameters)
     given: list[Any] = [*x, *yr, windows.cut(grad)]
-    gradients = attention.backward(*given, needs=_with_bias(needs), **windows.parameters)
+    gradients = maps.backward(*given, needs=_with_bias(needs), **windows.parameters)
     return windows.gradients(gradients, table)
 
 
 def backward_tangent(
     query, key, value, table, out, grad, t_query, t_key, t_value, t_table, t_out, t_grad,
     *, window_size: Sequence[int], shift: Sequence[int], scale: float, channels_last: bool, needs,
+    maps: Any = attention,
 ):  # fmt: skip
     """Returns the tangents of ``backward``'s results, each [T, ...]; ``None`` where not needed."""
     windows = _Windows(query, window_size, shift, scale, channels_last)
     x = windows.inputs(query, key, value, table)
     t_x = windows.tangents(t_query, t_key, t_value, t_table)
-    yr: Sequence[Any] = attention.forward(*x, **windows.parameters)
+    yr: Sequence[Any] = maps.forward(*x, **windows.parameters)
     t_yr: Sequence[Any] = (None, None)
     if any(t is not None for t in t_x):
-        t_yr = attention.tangent(*x, *yr, *t_x, **windows.parameters)
+        t_yr = maps.tangent(*x, *yr, *t_x, **windows.parameters)
     given: list[Any] = [*x, *yr, windows.cut(grad), *t_x, *t_yr, windows.cut(t_grad)]
-    gradients = attention.backward_tangent(*given, needs=_with_bias(needs), **windows.parameters)
+    gradients = maps.backward_tangent(*given, needs=_with_bias(needs), **windows.parameters)
     return windows.gradients(gradients, table)
 
 

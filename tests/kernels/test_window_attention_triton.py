@@ -1,0 +1,233 @@
+"""The four maps of the Triton backend of window attention against the reference in float64.
+
+The same cases run on a GPU, where there is one, and in Triton's interpreter, which must be chosen before Triton is
+imported: ``test_in_the_interpreter`` runs this file again in a process of its own.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+
+import pytest
+import torch
+from torch import Tensor
+
+if importlib.util.find_spec("triton") is None:
+    pytest.skip("Triton is not installed", allow_module_level=True)
+
+from alternet.kernels import available_backends
+from alternet.kernels.window_attention import cases, reference, triton_configs
+from alternet.kernels.window_attention import triton as backend
+
+INTERPRETING = os.environ.get("TRITON_INTERPRET") == "1"
+DEVICE = "cpu" if INTERPRETING else "cuda"
+REASON = available_backends()["triton"]
+TOLERANCE = {torch.float32: 2e-6, torch.float16: 2e-3}  # of the largest entry of all that a map returns
+
+runs_kernels = pytest.mark.skipif(REASON is not None, reason=f"{REASON} (test_in_the_interpreter runs it)")
+
+
+@pytest.mark.skipif(INTERPRETING, reason="is what started this process")
+def test_in_the_interpreter():
+    command = [sys.executable, "-m", "pytest", __file__, "-q", "-p", "no:cacheprovider"]
+    environment = {**os.environ, "TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": ""}
+    finished = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert finished.returncode == 0, finished.stdout[-8000:] + finished.stderr[-2000:]
+    assert " passed" in finished.stdout
+
+
+@dataclass(frozen=True)
+class Case:
+    """A call of the four maps. ``tangents``, ``needs``: which of query, key, value, table (and grad) take part."""
+
+    pixels: tuple[int, int] = (2, 5)
+    window: tuple[int, int] = (2, 3)
+    shift: tuple[int, int] = (0, 0)
+    B: int = 1
+    heads: int = 1
+    D: int = 3
+    DV: int = 5
+    T: int = 1
+    table: str = "H"  # axes of [B, H] that the table has; "-" for a shared one, "" for none
+    channels_last: bool = False
+    layout: str = "contiguous"
+    tangents: str = "qkvtg"
+    needs: str = "qkvt"
+
+    def __str__(self) -> str:
+        default = Case()
+        changed = {name: value for name, value in vars(self).items() if value != getattr(default, name)}
+        return ",".join(f"{name}={value}" for name, value in changed.items()).replace(" ", "") or "default"
+
+
+def laid_out(x: Tensor, layout: str) -> Tensor:
+    """A tensor of the same shape, random again where ``layout`` makes entries share memory, with other strides."""
+    if layout == "part of one projection":  # as key is in the middle of queries, keys and values
+        return torch.stack([-x, x, -x], -3)[..., 1, :, :]
+    if layout == "other axes first":
+        return x.movedim(-1, 1).contiguous().movedim(1, -1)
+    if layout == "broadcast":
+        return x[..., :1, :1].expand(x.shape)
+    assert layout == "contiguous"
+    return x
+
+
+def inputs(case: Case, dtype: torch.dtype) -> tuple[list[Tensor | None], Tensor, list[Tensor | None]]:
+    """query, key, value, table; grad; and the tangents of all five."""
+    table = None
+    if case.table:
+        lead = [size if axis in case.table else 1 for axis, size in (("B", case.B), ("H", case.heads))]
+        table = (*lead, *(2 * n - 1 for n in case.window))
+    x = cases.inputs(case.B, case.heads, case.D, case.DV, case.pixels, table, channels_last=case.channels_last)
+    generator = torch.Generator().manual_seed(1)
+
+    def random(*shape: int) -> Tensor:
+        return laid_out(torch.randn(*shape, generator=generator).to(DEVICE, dtype), case.layout)
+
+    given = [None if t is None else laid_out(t.to(DEVICE, dtype), case.layout) for t in x]
+    grad = random(*x[2].shape)
+    tangents = [
+        random(case.T, *t.shape) if t is not None and name in case.tangents else None
+        for name, t in zip("qkvtg", (*x, grad), strict=True)
+    ]
+    return given, grad, tangents
+
+
+def run(maps, case: Case, x, grad, tangents) -> dict[str, dict[str, Tensor]]:
+    """What each map returns, by name; what is not needed is checked to be None and left out."""
+    parameters = cases.parameters(case.window, 0.4, case.shift, case.channels_last)
+    needs = tuple(name in case.needs and t is not None for name, t in zip("qkvt", x, strict=True))
+    (out,) = maps.forward(*x, **parameters)
+    results = {"forward": {"out": out}}
+    t_out = None
+    if any(t is not None for t in tangents[:4]):
+        (t_out,) = maps.tangent(*x, out, *tangents[:4], **parameters)
+        results["tangent"] = {"t_out": t_out}
+    d = maps.backward(*x, out, grad, needs=needs, **parameters)
+    t_d = maps.backward_tangent(*x, out, grad, *tangents[:4], t_out, tangents[4], needs=needs, **parameters)
+    for name, found in (("backward", d), ("backward_tangent", t_d)):
+        assert [t is not None for t in found] == list(needs), name
+        results[name] = {which: t for which, t in zip("qkvt", found, strict=True) if t is not None}
+    return results
+
+
+def check(case: Case, dtype: torch.dtype = torch.float32) -> None:
+    x, grad, tangents = inputs(case, dtype)
+    mine = run(backend, case, x, grad, tangents)
+    exact = run(reference, case, *(double(t) for t in (x, grad, tangents)))
+    for name, results in mine.items():
+        scale = max(1.0, *(t.abs().amax().item() for t in exact[name].values() if t.numel()), 0.0)
+        for which, result in results.items():
+            expected = exact[name][which]
+            assert (result.shape, result.dtype) == (expected.shape, dtype), (name, which)
+            assert result.is_contiguous(), (name, which)
+            off = (result.double() - expected).abs().amax().item() if result.numel() else 0.0
+            assert off <= TOLERANCE[dtype] * scale, f"{name} {which}: off by {off:.1e}, largest entry {scale:.1e}"
+
+
+def double(x):
+    return [double(t) for t in x] if isinstance(x, list) else None if x is None else x.double()
+
+
+@pytest.fixture(autouse=True)
+def watched_outputs(monkeypatch: pytest.MonkeyPatch):
+    """Every torch.empty is NaN, so that an entry nobody writes shows, and ends in a fence that nobody may write."""
+    empty, fence, fenced = torch.empty, 64, []
+
+    def poisoned(*shape, dtype=None, device=None):
+        size = torch.Size(shape).numel()
+        whole = empty(size + fence, dtype=dtype, device=device).fill_(torch.nan)
+        fenced.append((whole, size))
+        return whole[:size].view(shape)
+
+    monkeypatch.setattr(torch, "empty", poisoned)
+    yield
+    monkeypatch.undo()
+    for whole, size in fenced:
+        assert whole[size:].isnan().all(), "written beyond the end of an output"
+
+
+def each(*selected: Case):
+    return pytest.mark.parametrize("case", selected, ids=str)
+
+
+@runs_kernels
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+@each(
+    Case(pixels=(8, 4), window=(4, 4), heads=2, T=2),
+    Case(pixels=(4, 7), window=(4, 3), B=2, heads=2, table="-", channels_last=True),
+    Case(pixels=(7, 9), window=(7, 7), shift=(0, 4), D=20, DV=33),
+    Case(pixels=(3, 4), shift=(5, 7), B=2, table="BH", channels_last=True, T=2),
+    Case(pixels=(8, 8), window=(8, 8), shift=(4, 0), table=""),
+)
+def test_windows(case: Case, dtype: torch.dtype):
+    check(case, dtype)
+
+
+@runs_kernels
+@each(
+    Case(pixels=(2, 3), window=(4, 4), shift=(1, 0)),  # larger than the map
+    Case(pixels=(1, 1), window=(1, 1)),
+    Case(pixels=(3, 1), window=(1, 7), shift=(0, 6)),
+    Case(pixels=(6, 6), window=(2, 2), B=2, heads=2, table="B", T=2),  # one of a tile's windows is none
+    Case(B=0),
+    Case(B=0, table=""),
+)
+def test_sizes(case: Case):
+    check(case)
+
+
+@runs_kernels
+@each(*(Case(tangents=names) for names in ("q", "v", "t", "g", "kg")))
+def test_missing_tangents(case: Case):
+    check(case)
+
+
+@runs_kernels
+@each(*(Case(needs=names) for names in ("", "q", "v", "kt")))
+def test_needs(case: Case):
+    check(case)
+
+
+@runs_kernels
+@pytest.mark.parametrize("layout", ["part of one projection", "other axes first", "broadcast"])
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_strides(layout: str, channels_last: bool):
+    check(Case(B=2, T=2, heads=2, pixels=(2, 3), layout=layout, channels_last=channels_last))
+
+
+@runs_kernels
+@pytest.mark.usefixtures("no_tiles")
+@each(Case(B=2, T=2, shift=(1, 1), table="BH"), Case(channels_last=True, table="", tangents="vg"))
+def test_windows_without_a_tile_run_on_attention(case: Case):
+    check(case)
+
+
+@pytest.fixture
+def no_tiles(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(triton_configs, "config", lambda *_: None)
+
+
+@runs_kernels
+def test_queries_whose_every_key_the_table_hides():
+    """Zeros, as attention has it; relative position (0, 0) is the first entry that is not hidden from others."""
+    case = Case(pixels=(2, 3), window=(2, 3), heads=1, tangents="qkvg", needs="qkv")
+    x, grad, tangents = inputs(case, torch.float32)
+    x[3] = torch.full_like(x[3], -torch.inf)
+    x[3][..., -1, -1] = 0.0  # the first pixel sees the last, nobody else sees any
+    mine = run(backend, case, x, grad, tangents)
+    exact = run(reference, case, *(double(t) for t in (x, grad, tangents)))
+    for name, results in mine.items():
+        for which, result in results.items():
+            torch.testing.assert_close(result.double(), exact[name][which], rtol=0, atol=1e-5)
+
+
+@runs_kernels
+def test_float64_is_refused():
+    x, _, _ = inputs(Case(), torch.float64)
+    with pytest.raises(TypeError, match=r"query: dtype torch\.float64, the triton backend has float16, bfloat16"):
+        backend.forward(*x, **cases.parameters((2, 3), 0.4))
