@@ -160,13 +160,14 @@ TOOLS = {
 }
 
 
-def _alternet_product(engine: str) -> Callable[[Problem], Callable[[], object]]:
+def _alternet_product(engine: str, micro_batch: int | None = None) -> Callable[[Problem], Callable[[], object]]:
     def prepare(problem: Problem) -> Callable[[], object]:
         from alternet.analysis.hessian import HessianOperator
 
         model, images, targets = problem.make()
         vector = torch.cat([torch.ones_like(parameter).flatten() for parameter in model.parameters()])
-        return lambda: HessianOperator(model, F.cross_entropy, (images, targets), engine=engine) @ vector
+        options: dict[str, Any] = {"engine": engine, "micro_batch": micro_batch}
+        return lambda: HessianOperator(model, F.cross_entropy, (images, targets), **options) @ vector
 
     return prepare
 
@@ -184,6 +185,7 @@ def _pyhessian_product(problem: Problem) -> Callable[[], object]:
 # An operator and one product with it, as a function without arguments.
 PRODUCTS = {
     "alternet, graph": _alternet_product("graph"),
+    "alternet, graph, micro-batches of 4": _alternet_product("graph", 4),
     "alternet, jvp": _alternet_product("jvp"),
     "PyHessian": _pyhessian_product,
 }
