@@ -7,6 +7,7 @@ themselves: each map is read once and written once. ``README.md`` derives them.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -66,7 +67,7 @@ def window_attention(
     channels_last = not query.is_contiguous() and query.is_contiguous(memory_format=torch.channels_last)
     maps = [t.unflatten(1, (num_heads, -1)) for t in (query, key, value)]
     if min(window[0], height) * min(window[1], width) > MAX_TOKENS:
-        return _composed(*maps, table, Partition(height, width, window, offset), scale, channels_last).flatten(1, 2)
+        return _composed(maps, table, Partition(height, width, window, offset), scale, channels_last).flatten(1, 2)
     if table is not None:
         table = table.reshape(1, -1, *table.shape[-2:])
     if not channels_last:
@@ -76,19 +77,13 @@ def window_attention(
 
 
 def _composed(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    table: Tensor | None,
-    windows: Partition,
-    scale: float,
-    channels_last: bool,
+    maps: Sequence[Tensor], table: Tensor | None, windows: Partition, scale: float, channels_last: bool
 ) -> Tensor:
     """Windows cut by PyTorch and ``attention`` on them: cutting is little beside attention where windows are large."""
-    hidden = windows.hidden(query.device)
+    hidden = windows.hidden(maps[0].device)
     mask = None if hidden is None else ~hidden[:, :, None, None]
-    q, k, v = (windows.cut(t) for t in (query, key, value))
-    out = attention(q, k, v, mask, table=table, grid=tuple(windows.window), scale=scale)
+    q, k, v = (windows.cut(t) for t in maps)
+    out = attention(q, k, v, mask, table=table, grid=(windows.window[0], windows.window[1]), scale=scale)
     return windows.put_back(out, channels_last=channels_last)
 
 
