@@ -22,7 +22,7 @@ def forward(query: Tensor, key: Tensor, value: Tensor, table: Tensor | None, **p
     from .triton_forward import window_attention_forward_kernel
 
     problem = Problem.of(query, value, **parameters)
-    if problem.config("forward") is None:
+    if not problem.has_tile("forward"):
         return reference.forward(query, key, value, table, **parameters, maps=attention)
     out = problem.like(value)
     problem.launch(
@@ -51,7 +51,7 @@ def tangent(
     from .triton_forward import window_attention_tangent_kernel
 
     problem = Problem.of(query, value, t_query, t_key, t_value, t_table, **parameters)
-    if problem.config("tangent") is None:
+    if not problem.has_tile("tangent"):
         x = query, key, value, table, out, t_query, t_key, t_value, t_table
         return reference.tangent(*x, **parameters, maps=attention)
     t_out = problem.like(value, problem.T)
@@ -81,7 +81,7 @@ def backward(
     from .triton_backward import window_attention_backward_kernel
 
     problem = Problem.of(query, value, **parameters)
-    if problem.config("backward") is None:
+    if not problem.has_tile("backward"):
         return reference.backward(query, key, value, table, out, grad, needs=needs, **parameters, maps=attention)
     d_query, d_key, d_value = (
         problem.like(x) if need else None for x, need in zip((query, key, value), needs[:3], strict=True)
@@ -95,7 +95,8 @@ def backward(
         **problem.tables(table=table),
         d_table_ptr=parts,
     )
-    return d_query, d_key, d_value, None if parts is None else problem.table_gradient(parts, table)[0]
+    d_table = problem.table_gradient(parts, table)
+    return d_query, d_key, d_value, None if d_table is None else d_table[0]
 
 
 def backward_tangent(
@@ -119,7 +120,7 @@ def backward_tangent(
     from .triton_backward import window_attention_backward_tangent_kernel
 
     problem = Problem.of(query, value, t_query, t_key, t_value, t_table, t_grad, **parameters)
-    if problem.config("backward_tangent") is None:
+    if not problem.has_tile("backward_tangent"):
         x = query, key, value, table, out, grad, t_query, t_key, t_value, t_table, t_out, t_grad
         return reference.backward_tangent(*x, needs=needs, **parameters, maps=attention)
     t_d_query, t_d_key, t_d_value = (
@@ -137,4 +138,4 @@ def backward_tangent(
         t_d_table_ptr=parts,
         T=problem.T,
     )
-    return t_d_query, t_d_key, t_d_value, None if parts is None else problem.table_gradient(parts, table)
+    return t_d_query, t_d_key, t_d_value, problem.table_gradient(parts, table)

@@ -1,8 +1,8 @@
 """Launch configurations of the Triton kernels, as data: (map, tokens, head size, dtype class, target) -> tile or None.
 
 No GPU was at hand: what decided is what the compiler said offline (``triton_static``, Triton 3.8, with a table, all
-tangents and all results, the most that a kernel holds), not a timing: here is what does not spill (by two registers, in
-one case). What is not here runs on attention's kernels, on windows cut by PyTorch.
+tangents and all results, the most that a kernel holds), not a timing: here is what does not spill (but a
+register or two, in two cases). What is not here runs on attention's kernels, on windows cut by PyTorch.
 
 A tile holds 16 or 64 tokens, as many windows as fit. The 16 tokens of a 4 x 4 window are what a matrix instruction
 wants, and two warps hold all there is of them; 64 tokens (one window of 7 x 7) take eight, or the four with twice the
@@ -36,7 +36,7 @@ def config(name: str, tokens: int, head_size: int, dtype: torch.dtype, target: s
 _16_BIT = {
     "sm_80": {
         16: dict.fromkeys(_MAPS, (2, 64)),
-        64: dict.fromkeys(_MAPS[:3], (8, 32)),
+        64: {"forward": (8, 64), "tangent": (8, 32), "backward": (8, 32)},
     },
     "sm_90": {16: dict.fromkeys(_MAPS, (2, 64)), 64: dict.fromkeys(_MAPS, (8, 64))},
     "sm_100": {16: dict.fromkeys(_MAPS, (2, 64)), 64: dict.fromkeys(_MAPS, (8, 64))},

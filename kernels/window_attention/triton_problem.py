@@ -85,27 +85,37 @@ class Problem(NamedTuple):
 
     def launch(self, kernel: Any, name: str, table: Tensor | None, **arguments: Any) -> None:
         """One program for every tile of windows and every head, and every tangent of the backward map."""
-        config = self.config(name)
+        config = self._tile(name)
         slots, groups = self._counts(table, config)
         programs = self.heads * slots * groups * (self.T if name == "backward_tangent" else 1)
         launch(kernel, programs, config, self.device, **arguments, **self._sizes(config, slots, groups))
 
     def table_parts(self, name: str, table: Tensor | None) -> Tensor:
         """Uninitialised float32: dS of every pair of tokens of a window, as the kernel of map ``name`` writes it."""
-        config = self.config(name)
+        config = self._tile(name)
         shape = (self.T, config.block_m // self._tokens, self._tokens, self._tokens)
         return torch.empty(self.heads, *self._counts(table, config), *shape, dtype=torch.float32, device=self.device)
 
-    def table_gradient(self, parts: Tensor, table: Tensor) -> Tensor:
-        """[T, *table.shape] from what ``table_parts`` was filled with."""
+    def table_gradient(self, parts: Tensor | None, table: Tensor | None) -> Tensor | None:
+        """[T, *table.shape] from what ``table_parts`` was filled with; None where there is none."""
+        if parts is None or table is None:
+            return None
         d_bias = parts.sum((2, 4)).movedim(0, 2).movedim(0, 1)  # [T, slots, heads, h·w, h·w]
         d_bias = d_bias.sum_to_size(self.T, *table.shape[:2], *d_bias.shape[-2:])
         return _diagonal_sums(d_bias, self.partition.window).to(self.dtype).contiguous()
 
-    def config(self, name: str) -> Config | None:
-        """The tile of map ``name`` for this call; None where only attention has one."""
-        bucket = max(_padded(self.D), _padded(self.DV))
-        return triton_configs.config(name, self._tokens, bucket, self.dtype, target(self.device))
+    def has_tile(self, name: str) -> bool:
+        """Whether map ``name`` has a kernel for this call; else it runs on attention's."""
+        return self._config(name) is not None
+
+    def _tile(self, name: str) -> Config:
+        config = self._config(name)
+        assert config is not None, "the maps ask has_tile first"
+        return config
+
+    def _config(self, name: str) -> Config | None:
+        head_size = max(_padded(self.D), _padded(self.DV))
+        return triton_configs.config(name, self._tokens, head_size, self.dtype, target(self.device))
 
     @property
     def _tokens(self) -> int:

@@ -6,7 +6,7 @@ recorded, so that what is compiled is what would run. Needs Triton and the tools
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -34,10 +34,15 @@ def launches(case: Case) -> list[Launch]:
     def empty(*shape: int) -> torch.Tensor:
         return torch.empty(shape, dtype=dtype, device="meta")
 
-    x = [empty(*shape), empty(*shape), empty(*shape), empty(1, heads, 2 * case.window - 1, 2 * case.window - 1)]
-    t_x = [empty(T, *t.shape) for t in x]
+    x: list[Any] = [
+        empty(*shape),
+        empty(*shape),
+        empty(*shape),
+        empty(1, heads, 2 * case.window - 1, 2 * case.window - 1),
+    ]
+    t_x: list[Any] = [empty(T, *t.shape) for t in x]
     out, t_out = x[2], t_x[2]
-    parameters = {
+    parameters: dict[str, Any] = {
         "window_size": (case.window, case.window),
         "shift": (case.window // 2, case.window // 2),
         "scale": D**-0.5,
@@ -46,7 +51,7 @@ def launches(case: Case) -> list[Launch]:
     needs = (True, True, True, True)
     with record(case.target, tf32=case.dtype == "tf32") as recorded:
         backend.forward(*x, **parameters)
-        backend.tangent(*x, out, *t_x, **parameters)
-        backend.backward(*x, out, out, **parameters, needs=needs)
-        backend.backward_tangent(*x, out, out, *t_x, t_out, t_out, **parameters, needs=needs)
+        backend.tangent(*[*x, out, *t_x], **parameters)
+        backend.backward(*[*x, out, out], **parameters, needs=needs)
+        backend.backward_tangent(*[*x, out, out, *t_x, t_out, t_out], **parameters, needs=needs)
     return [launch for launch in recorded if launch.kernel.__name__.startswith("window_attention_")]

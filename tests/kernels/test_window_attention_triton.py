@@ -19,7 +19,7 @@ from torch import Tensor
 if importlib.util.find_spec("triton") is None:
     pytest.skip("Triton is not installed", allow_module_level=True)
 
-from alternet.kernels import available_backends
+from alternet.kernels import available_backends, use_backend, window_attention
 from alternet.kernels.window_attention import cases, reference, triton_configs
 from alternet.kernels.window_attention import triton as backend
 
@@ -156,7 +156,6 @@ def each(*selected: Case):
 
 
 @runs_kernels
-@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
 @each(
     Case(pixels=(8, 4), window=(4, 4), heads=2, T=2),
     Case(pixels=(4, 7), window=(4, 3), B=2, heads=2, table="-", channels_last=True),
@@ -164,8 +163,16 @@ def each(*selected: Case):
     Case(pixels=(3, 4), shift=(5, 7), B=2, table="BH", channels_last=True, T=2),
     Case(pixels=(8, 8), window=(8, 8), shift=(4, 0), table=""),
 )
-def test_windows(case: Case, dtype: torch.dtype):
-    check(case, dtype)
+def test_windows(case: Case):
+    check(case)
+
+
+@runs_kernels
+@each(
+    Case(pixels=(4, 7), window=(4, 3), B=2, T=2), Case(pixels=(7, 9), window=(7, 7), shift=(0, 4), channels_last=True)
+)
+def test_half_precision(case: Case):
+    check(case, torch.float16)
 
 
 @runs_kernels
@@ -182,27 +189,27 @@ def test_sizes(case: Case):
 
 
 @runs_kernels
-@each(*(Case(tangents=names) for names in ("q", "v", "t", "g", "kg")))
+@each(*(Case(tangents=names) for names in ("q", "v", "t", "kg")))
 def test_missing_tangents(case: Case):
     check(case)
 
 
 @runs_kernels
-@each(*(Case(needs=names) for names in ("", "q", "v", "kt")))
+@each(*(Case(needs=names) for names in ("", "v", "kt")))
 def test_needs(case: Case):
     check(case)
 
 
 @runs_kernels
-@pytest.mark.parametrize("layout", ["part of one projection", "other axes first", "broadcast"])
+@pytest.mark.parametrize("layout", ["part of one projection", "other axes first"])
 @pytest.mark.parametrize("channels_last", [False, True])
 def test_strides(layout: str, channels_last: bool):
-    check(Case(B=2, T=2, heads=2, pixels=(2, 3), layout=layout, channels_last=channels_last))
+    check(Case(B=2, heads=2, pixels=(2, 3), layout=layout, channels_last=channels_last))
 
 
 @runs_kernels
 @pytest.mark.usefixtures("no_tiles")
-@each(Case(B=2, T=2, shift=(1, 1), table="BH"), Case(channels_last=True, table="", tangents="vg"))
+@each(Case(pixels=(2, 3), shift=(0, 1), table="-"), Case(channels_last=True, table="", tangents="vg"))
 def test_windows_without_a_tile_run_on_attention(case: Case):
     check(case)
 
@@ -231,3 +238,26 @@ def test_float64_is_refused():
     x, _, _ = inputs(Case(), torch.float64)
     with pytest.raises(TypeError, match=r"query: dtype torch\.float64, the triton backend has float16, bfloat16"):
         backend.forward(*x, **cases.parameters((2, 3), 0.4))
+
+
+@runs_kernels
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=str)
+def test_hessian_vector_product_of_the_public_function(memory_format: torch.memory_format):
+    generator = torch.Generator().manual_seed(0)
+    shapes = (1, 6, 3, 4), (1, 6, 3, 4), (1, 4, 3, 4), (2, 3, 5)
+    x = tuple(torch.randn(shape, generator=generator).to(DEVICE) for shape in shapes)
+    x = *(t.contiguous(memory_format=memory_format) for t in x[:3]), x[3]
+
+    def product(*x: Tensor) -> tuple[Tensor, ...]:
+        def loss(*x: Tensor) -> Tensor:
+            options = {"window_size": (2, 3), "shift": (1, 1), "num_heads": 2}
+            return window_attention(*x[:3], table=x[3], **options).pow(3).sum()
+
+        return torch.func.jvp(torch.func.grad(loss, argnums=(0, 1, 2, 3)), x, tuple(t.sin() for t in x))[1]
+
+    with use_backend("reference"):
+        exact = product(*(t.double() for t in x))
+    with use_backend("triton"):
+        mine = product(*x)
+    for result, expected in zip(mine, exact, strict=True):
+        torch.testing.assert_close(result.double(), expected, rtol=0, atol=2e-5 * expected.abs().amax().item())
