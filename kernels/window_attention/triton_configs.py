@@ -28,7 +28,8 @@ def config(name: str, tokens: int, head_size: int, dtype: torch.dtype, target: s
     if tokens > block:
         return None
     tables = _FLOAT32 if dtype == torch.float32 else _16_BIT
-    num_warps, widest = tables[target].get(block, {}).get(name, (0, 0))
+    column = {"sm_86": "sm_80", "gfx90a": "gfx942"}.get(target, target)  # the same matrix instructions
+    num_warps, widest = tables[column].get(block, {}).get(name, (0, 0))
     return Config(block, block, num_warps, 1) if head_size <= widest else None
 
 
