@@ -107,9 +107,9 @@ def cases(
 
 @functools.cache
 def launches(case: Case) -> list[Launch]:
-    """What the maps launch in this case, each kernel once."""
+    """What the maps launch in this case, each kernel once (for each number of tangents that share a program)."""
     recorded = described(case.operator).launches(case)
-    return list({launch.kernel.__name__: launch for launch in recorded}.values())
+    return list({(launch.kernel.__name__, launch.arguments.get("TANGENTS")): launch for launch in recorded}.values())
 
 
 def compile_rows(selected: Iterable[Case], processes: int = 1) -> Iterator[Row]:

@@ -8,7 +8,7 @@ import triton.language as tl
 
 from .triton_tiles import (
     LOG2_E,
-    dot,
+    accumulate,
     keys_seen,
     load_matrix_tile,
     load_row_values,
@@ -35,7 +35,7 @@ def attention_delta_kernel(
     BLOCK_DV: tl.constexpr,
 ):
     """delta = rowsum(G∘O) of BLOCK_M queries."""
-    tile, t, b, h = locate(tl.cdiv(N, BLOCK_M), 1, H)
+    tile, t, b, h = locate(tl.cdiv(N, BLOCK_M), 1, H, 1)
     rows = tile * BLOCK_M + tl.arange(0, BLOCK_M)
     out = load_matrix_tile(matrix(out_ptr, out_strides, t, b, h), out_strides, rows, N, DV, BLOCK_DV)
     grad = load_matrix_tile(matrix(grad_ptr, grad_strides, t, b, h), grad_strides, rows, N, DV, BLOCK_DV)
@@ -77,7 +77,7 @@ def attention_backward_query_kernel(
     PRECISION: tl.constexpr,
 ):
     """One tile of BLOCK_M queries: dQ = s·dS K with dS = P∘(GVᵀ - delta)."""
-    tile, t, b, h = locate(tl.cdiv(N, BLOCK_M), 1, H)
+    tile, t, b, h = locate(tl.cdiv(N, BLOCK_M), 1, H, 1)
     query_ptr = matrix(query_ptr, query_strides, t, b, h)
     key_ptr = matrix(key_ptr, key_strides, t, b, h)
     value_ptr = matrix(value_ptr, value_strides, t, b, h)
@@ -116,11 +116,10 @@ def attention_backward_query_kernel(
         p = tl.exp2(s - lse[:, None])
         d_p = times_transposed(grad, value, PRECISION)
         d_s = p * (d_p - delta[:, None])
-        d_query = dot(d_s.to(key.dtype), key, d_query, PRECISION)
+        d_query = accumulate(d_s, key, d_query, PRECISION)
 
-    d_query *= scale
     d_query_ptr = matrix(d_query_ptr, d_query_strides, t, b, h)
-    store_matrix_tile(d_query_ptr, d_query_strides, d_query, rows, N, D, BLOCK_D)
+    store_matrix_tile(d_query_ptr, d_query_strides, d_query * scale, rows, N, D, BLOCK_D)
 
 
 @triton.jit
@@ -159,7 +158,7 @@ def attention_backward_key_value_kernel(
     PRECISION: tl.constexpr,
 ):
     """One tile of BLOCK_N keys: dK = s·dSᵀQ and dV = PᵀG over tiles of BLOCK_M queries; score tiles are transposed."""
-    tile, t, b, h = locate(tl.cdiv(M, BLOCK_N), 1, H)
+    tile, t, b, h = locate(tl.cdiv(M, BLOCK_N), 1, H, 1)
     query_ptr = matrix(query_ptr, query_strides, t, b, h)
     key_ptr = matrix(key_ptr, key_strides, t, b, h)
     value_ptr = matrix(value_ptr, value_strides, t, b, h)
@@ -199,16 +198,17 @@ def attention_backward_key_value_kernel(
         )
         p = tl.exp2(s - lse)
         if d_value_ptr is not None:
-            d_value = dot(p.to(grad.dtype), grad, d_value, PRECISION)
+            d_value = accumulate(p, grad, d_value, PRECISION)
         if d_key_ptr is not None:
             delta = load_row_values(delta_ptr, rows[None, :], N, 0.0)
             d_p = times_transposed(value, grad, PRECISION)
             d_s = p * (d_p - delta)
-            d_key = dot(d_s.to(query.dtype), query, d_key, PRECISION)
+            d_key = accumulate(d_s, query, d_key, PRECISION)
 
     if d_value_ptr is not None:
         d_value_ptr = matrix(d_value_ptr, d_value_strides, t, b, h)
         store_matrix_tile(d_value_ptr, d_value_strides, d_value, columns, M, DV, BLOCK_DV)
     if d_key_ptr is not None:
-        d_key *= scale
-        store_matrix_tile(matrix(d_key_ptr, d_key_strides, t, b, h), d_key_strides, d_key, columns, M, D, BLOCK_D)
+        store_matrix_tile(
+            matrix(d_key_ptr, d_key_strides, t, b, h), d_key_strides, d_key * scale, columns, M, D, BLOCK_D
+        )

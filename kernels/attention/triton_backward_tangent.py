@@ -8,11 +8,13 @@ import triton.language as tl
 
 from .triton_tiles import (
     LOG2_E,
-    dot,
+    accumulate,
     keys_seen,
     load_matrix_tile,
+    load_matrix_tiles,
     load_row_values,
     locate,
+    matrices,
     matrix,
     queries_seeing,
     scores,
@@ -42,21 +44,23 @@ def attention_delta_tangent_kernel(
     BLOCK_M: tl.constexpr,
     BLOCK_DV: tl.constexpr,
 ):
-    """delta' = rowsum(G'∘O + G∘O') of BLOCK_M queries of one tangent."""
-    tile, t, b, h = locate(tl.cdiv(N, BLOCK_M), T, H)
+    """delta' = rowsum(G'∘O + G∘O') of BLOCK_M queries, one tangent after the other."""
+    tile, t, b, h = locate(tl.cdiv(N, BLOCK_M), 1, H, 1)
     rows = tile * BLOCK_M + tl.arange(0, BLOCK_M)
-    t_delta = tl.zeros([BLOCK_M], tl.float32)
-    if t_grad_ptr is not None:
-        out = load_matrix_tile(matrix(out_ptr, out_strides, t, b, h), out_strides, rows, N, DV, BLOCK_DV)
-        t_grad_ptr = matrix(t_grad_ptr, t_grad_strides, t, b, h)
-        t_grad = load_matrix_tile(t_grad_ptr, t_grad_strides, rows, N, DV, BLOCK_DV)
-        t_delta += tl.sum(t_grad.to(tl.float32) * out.to(tl.float32), 1)
-    if t_out_ptr is not None:
-        grad = load_matrix_tile(matrix(grad_ptr, grad_strides, t, b, h), grad_strides, rows, N, DV, BLOCK_DV)
-        t_out_ptr = matrix(t_out_ptr, t_out_strides, t, b, h)
-        t_out = load_matrix_tile(t_out_ptr, t_out_strides, rows, N, DV, BLOCK_DV)
-        t_delta += tl.sum(grad.to(tl.float32) * t_out.to(tl.float32), 1)
-    tl.store(t_delta_ptr + ((t * B + b) * H + h) * N + rows, t_delta, mask=rows < N)
+    out = load_matrix_tile(matrix(out_ptr, out_strides, t, b, h), out_strides, rows, N, DV, BLOCK_DV)
+    grad = load_matrix_tile(matrix(grad_ptr, grad_strides, t, b, h), grad_strides, rows, N, DV, BLOCK_DV)
+    for _ in range(T):
+        t_delta = tl.zeros([BLOCK_M], tl.float32)
+        if t_grad_ptr is not None:
+            t_grad_matrix = matrix(t_grad_ptr, t_grad_strides, t, b, h)
+            t_grad = load_matrix_tile(t_grad_matrix, t_grad_strides, rows, N, DV, BLOCK_DV)
+            t_delta += tl.sum(t_grad.to(tl.float32) * out.to(tl.float32), 1)
+        if t_out_ptr is not None:
+            t_out_matrix = matrix(t_out_ptr, t_out_strides, t, b, h)
+            t_out = load_matrix_tile(t_out_matrix, t_out_strides, rows, N, DV, BLOCK_DV)
+            t_delta += tl.sum(grad.to(tl.float32) * t_out.to(tl.float32), 1)
+        tl.store(t_delta_ptr + ((t * B + b) * H + h) * N + rows, t_delta, mask=rows < N)
+        t += 1
 
 
 @triton.jit
@@ -102,7 +106,7 @@ def attention_backward_tangent_query_kernel(
     t_table_strides,
     t_grad_strides,
     t_d_query_strides,
-    T,
+    T,  # a multiple of TANGENTS
     B,
     H,
     N,
@@ -118,37 +122,41 @@ def attention_backward_tangent_query_kernel(
     BLOCK_DV: tl.constexpr,
     IS_CAUSAL: tl.constexpr,
     PRECISION: tl.constexpr,
+    TANGENTS: tl.constexpr,
 ):
-    """One tile of BLOCK_M queries of one tangent: dQ' = s·(dS' K + dS K')."""
-    tile, t, b, h = locate(tl.cdiv(N, BLOCK_M), T, H)
+    """One tile of BLOCK_M queries: dQ' = s·(dS' K + dS K'); the tangents share P and dS."""
+    tile, t, b, h = locate(tl.cdiv(N, BLOCK_M), T, H, TANGENTS)
     query_ptr = matrix(query_ptr, query_strides, t, b, h)
     key_ptr = matrix(key_ptr, key_strides, t, b, h)
     value_ptr = matrix(value_ptr, value_strides, t, b, h)
     bias_ptr = matrix(bias_ptr, bias_strides, t, b, h)
     table_ptr = matrix(table_ptr, table_strides, t, b, h)
     grad_ptr = matrix(grad_ptr, grad_strides, t, b, h)
-    t_query_ptr = matrix(t_query_ptr, t_query_strides, t, b, h)
-    t_key_ptr = matrix(t_key_ptr, t_key_strides, t, b, h)
-    t_value_ptr = matrix(t_value_ptr, t_value_strides, t, b, h)
-    t_bias_ptr = matrix(t_bias_ptr, t_bias_strides, t, b, h)
-    t_table_ptr = matrix(t_table_ptr, t_table_strides, t, b, h)
-    t_grad_ptr = matrix(t_grad_ptr, t_grad_strides, t, b, h)
+    t_query_ptrs = matrices(t_query_ptr, t_query_strides, t, b, h, TANGENTS)
+    t_key_ptrs = matrices(t_key_ptr, t_key_strides, t, b, h, TANGENTS)
+    t_value_ptrs = matrices(t_value_ptr, t_value_strides, t, b, h, TANGENTS)
+    t_bias_ptrs = matrices(t_bias_ptr, t_bias_strides, t, b, h, TANGENTS)
+    t_table_ptrs = matrices(t_table_ptr, t_table_strides, t, b, h, TANGENTS)
+    t_grad_ptrs = matrices(t_grad_ptr, t_grad_strides, t, b, h, TANGENTS)
+    t_d_query_ptrs = matrices(t_d_query_ptr, t_d_query_strides, t, b, h, TANGENTS)
 
     rows = tile * BLOCK_M + tl.arange(0, BLOCK_M)
     query = load_matrix_tile(query_ptr, query_strides, rows, N, D, BLOCK_D)
     grad = load_matrix_tile(grad_ptr, grad_strides, rows, N, DV, BLOCK_DV)
-    t_query = load_matrix_tile(t_query_ptr, t_query_strides, rows, N, D, BLOCK_D)
-    t_grad = load_matrix_tile(t_grad_ptr, t_grad_strides, rows, N, DV, BLOCK_DV)
     lse = load_row_values(lse_ptr + (b * H + h) * N, rows[:, None], N, float("inf")) * LOG2_E
     delta = load_row_values(delta_ptr + (b * H + h) * N, rows[:, None], N, 0.0)
-    t_delta = load_row_values(t_delta_ptr + ((t * B + b) * H + h) * N, rows[:, None], N, 0.0)
-    t_d_query = tl.zeros([BLOCK_M, BLOCK_D], tl.float32)
+    t_query = load_matrix_tiles(t_query_ptrs, t_query_strides, rows, N, D, BLOCK_D)
+    t_grad = load_matrix_tiles(t_grad_ptrs, t_grad_strides, rows, N, DV, BLOCK_DV)
+    t_delta, t_d_query = (), ()
+    for k in tl.static_range(TANGENTS):
+        t_delta = t_delta + (load_row_values(t_delta_ptr + (((t + k) * B + b) * H + h) * N, rows[:, None], N, 0.0),)
+        t_d_query = t_d_query + (tl.zeros([BLOCK_M, BLOCK_D], tl.float32),)
 
     first, end = keys_seen(tile, N, M, grid_size, window, BLOCK_M, BLOCK_N, IS_CAUSAL)
     for start in range(first, end, BLOCK_N):
         columns = start + tl.arange(0, BLOCK_N)
         key = load_matrix_tile(key_ptr, key_strides, columns, M, D, BLOCK_D)
-        t_key = load_matrix_tile(t_key_ptr, t_key_strides, columns, M, D, BLOCK_D)
+        value = load_matrix_tile(value_ptr, value_strides, columns, M, DV, BLOCK_DV)
         product = times_transposed(query, key, PRECISION)
         s = scores(
             product,
@@ -166,36 +174,37 @@ def attention_backward_tangent_query_kernel(
             IS_CAUSAL,
         )
         p = tl.exp2(s - lse)
-        t_product = times_transposed_tangent(query, t_query, key, t_key, PRECISION)
-        r = scores_tangent(
-            t_product,
-            t_bias_ptr,
-            t_bias_strides,
-            t_table_ptr,
-            t_table_strides,
-            grid_size,
-            rows[:, None],
-            columns[None, :],
-            N,
-            M,
-            scale,
-        )
-        if r is not None:
-            r -= load_row_values(t_lse_ptr + ((t * B + b) * H + h) * N, rows[:, None], N, 0.0)
-
-        value = load_matrix_tile(value_ptr, value_strides, columns, M, DV, BLOCK_DV)
-        t_value = load_matrix_tile(t_value_ptr, t_value_strides, columns, M, DV, BLOCK_DV)
         d_p = times_transposed(grad, value, PRECISION)
-        t_d_p = times_transposed_tangent(grad, t_grad, value, t_value, PRECISION)
-        t_d_s = scores_grad_tangent(p, r, d_p, t_d_p, delta, t_delta)
-        t_d_query = dot(t_d_s.to(key.dtype), key, t_d_query, PRECISION)
-        if t_key is not None:
-            d_s = p * (d_p - delta)
-            t_d_query = dot(d_s.to(t_key.dtype), t_key, t_d_query, PRECISION)
 
-    t_d_query *= scale
-    t_d_query_ptr = matrix(t_d_query_ptr, t_d_query_strides, t, b, h)
-    store_matrix_tile(t_d_query_ptr, t_d_query_strides, t_d_query, rows, N, D, BLOCK_D)
+        next_query = ()
+        for k in tl.static_range(TANGENTS):
+            t_key = load_matrix_tile(t_key_ptrs[k], t_key_strides, columns, M, D, BLOCK_D)
+            r = scores_tangent(
+                times_transposed_tangent(query, t_query[k], key, t_key, PRECISION),
+                t_bias_ptrs[k],
+                t_bias_strides,
+                t_table_ptrs[k],
+                t_table_strides,
+                grid_size,
+                rows[:, None],
+                columns[None, :],
+                N,
+                M,
+                scale,
+            )
+            if r is not None:
+                r -= load_row_values(t_lse_ptr + (((t + k) * B + b) * H + h) * N, rows[:, None], N, 0.0)
+            t_value = load_matrix_tile(t_value_ptrs[k], t_value_strides, columns, M, DV, BLOCK_DV)
+            t_d_p = times_transposed_tangent(grad, t_grad[k], value, t_value, PRECISION)
+            t_d_s = scores_grad_tangent(p, r, d_p, t_d_p, delta, t_delta[k])
+            query_k = accumulate(t_d_s, key, t_d_query[k], PRECISION)
+            if t_key is not None:
+                query_k = accumulate(p * (d_p - delta), t_key, query_k, PRECISION)
+            next_query = next_query + (query_k,)
+        t_d_query = next_query
+
+    for k in tl.static_range(TANGENTS):
+        store_matrix_tile(t_d_query_ptrs[k], t_d_query_strides, t_d_query[k] * scale, rows, N, D, BLOCK_D)
 
 
 @triton.jit
@@ -232,7 +241,7 @@ def attention_backward_tangent_key_value_kernel(
     t_grad_strides,
     t_d_key_strides,
     t_d_value_strides,
-    T,
+    T,  # a multiple of TANGENTS
     B,
     H,
     N,
@@ -248,41 +257,43 @@ def attention_backward_tangent_key_value_kernel(
     BLOCK_DV: tl.constexpr,
     IS_CAUSAL: tl.constexpr,
     PRECISION: tl.constexpr,
+    TANGENTS: tl.constexpr,
 ):
-    """One tile of BLOCK_N keys of one tangent, score tiles transposed: dK' = s·(dS'ᵀQ + dSᵀQ'), dV' = P'ᵀG + PᵀG'."""
-    tile, t, b, h = locate(tl.cdiv(M, BLOCK_N), T, H)
+    """One tile of BLOCK_N keys, score tiles transposed: dK' = s·(dS'ᵀQ + dSᵀQ'), dV' = P'ᵀG + PᵀG'.
+
+    The tangents share P and dS.
+    """
+    tile, t, b, h = locate(tl.cdiv(M, BLOCK_N), T, H, TANGENTS)
     query_ptr = matrix(query_ptr, query_strides, t, b, h)
     key_ptr = matrix(key_ptr, key_strides, t, b, h)
     value_ptr = matrix(value_ptr, value_strides, t, b, h)
     bias_ptr = matrix(bias_ptr, bias_strides, t, b, h)
     table_ptr = matrix(table_ptr, table_strides, t, b, h)
     grad_ptr = matrix(grad_ptr, grad_strides, t, b, h)
-    t_query_ptr = matrix(t_query_ptr, t_query_strides, t, b, h)
-    t_key_ptr = matrix(t_key_ptr, t_key_strides, t, b, h)
-    t_value_ptr = matrix(t_value_ptr, t_value_strides, t, b, h)
-    t_bias_ptr = matrix(t_bias_ptr, t_bias_strides, t, b, h)
-    t_table_ptr = matrix(t_table_ptr, t_table_strides, t, b, h)
-    t_grad_ptr = matrix(t_grad_ptr, t_grad_strides, t, b, h)
+    t_query_ptrs = matrices(t_query_ptr, t_query_strides, t, b, h, TANGENTS)
+    t_key_ptrs = matrices(t_key_ptr, t_key_strides, t, b, h, TANGENTS)
+    t_value_ptrs = matrices(t_value_ptr, t_value_strides, t, b, h, TANGENTS)
+    t_bias_ptrs = matrices(t_bias_ptr, t_bias_strides, t, b, h, TANGENTS)
+    t_table_ptrs = matrices(t_table_ptr, t_table_strides, t, b, h, TANGENTS)
+    t_grad_ptrs = matrices(t_grad_ptr, t_grad_strides, t, b, h, TANGENTS)
     lse_ptr += (b * H + h) * N
     delta_ptr += (b * H + h) * N
-    t_delta_ptr += ((t * B + b) * H + h) * N
 
     columns = tile * BLOCK_N + tl.arange(0, BLOCK_N)
     key = load_matrix_tile(key_ptr, key_strides, columns, M, D, BLOCK_D)
     value = load_matrix_tile(value_ptr, value_strides, columns, M, DV, BLOCK_DV)
-    t_key = load_matrix_tile(t_key_ptr, t_key_strides, columns, M, D, BLOCK_D)
-    t_value = load_matrix_tile(t_value_ptr, t_value_strides, columns, M, DV, BLOCK_DV)
-    t_d_key = tl.zeros([BLOCK_N, BLOCK_D], tl.float32)
-    t_d_value = tl.zeros([BLOCK_N, BLOCK_DV], tl.float32)
+    t_key = load_matrix_tiles(t_key_ptrs, t_key_strides, columns, M, D, BLOCK_D)
+    t_value = load_matrix_tiles(t_value_ptrs, t_value_strides, columns, M, DV, BLOCK_DV)
+    t_d_key, t_d_value = (), ()
+    for _ in tl.static_range(TANGENTS):
+        t_d_key = t_d_key + (tl.zeros([BLOCK_N, BLOCK_D], tl.float32),)
+        t_d_value = t_d_value + (tl.zeros([BLOCK_N, BLOCK_DV], tl.float32),)
 
     first, end = queries_seeing(tile, N, M, grid_size, window, BLOCK_M, BLOCK_N, IS_CAUSAL)
     for start in range(first, end, BLOCK_M):
         rows = start + tl.arange(0, BLOCK_M)
         query = load_matrix_tile(query_ptr, query_strides, rows, N, D, BLOCK_D)
         grad = load_matrix_tile(grad_ptr, grad_strides, rows, N, DV, BLOCK_DV)
-        t_query = load_matrix_tile(t_query_ptr, t_query_strides, rows, N, D, BLOCK_D)
-        t_grad = load_matrix_tile(t_grad_ptr, t_grad_strides, rows, N, DV, BLOCK_DV)
-
         lse = load_row_values(lse_ptr, rows[None, :], N, float("inf")) * LOG2_E
         product = times_transposed(key, query, PRECISION)
         s = scores(
@@ -301,45 +312,51 @@ def attention_backward_tangent_key_value_kernel(
             IS_CAUSAL,
         )
         p = tl.exp2(s - lse)
-        t_product = times_transposed_tangent(key, t_key, query, t_query, PRECISION)
-        r = scores_tangent(
-            t_product,
-            t_bias_ptr,
-            t_bias_strides,
-            t_table_ptr,
-            t_table_strides,
-            grid_size,
-            rows[None, :],
-            columns[:, None],
-            N,
-            M,
-            scale,
-        )
-        if r is not None:
-            r -= load_row_values(t_lse_ptr + ((t * B + b) * H + h) * N, rows[None, :], N, 0.0)
+        delta = load_row_values(delta_ptr, rows[None, :], N, 0.0)
+        d_p = times_transposed(value, grad, PRECISION)
 
-        if t_d_value_ptr is not None:
+        next_key, next_value = (), ()
+        for k in tl.static_range(TANGENTS):
+            key_k, value_k = t_d_key[k], t_d_value[k]
+            t_query = load_matrix_tile(t_query_ptrs[k], t_query_strides, rows, N, D, BLOCK_D)
+            t_grad = load_matrix_tile(t_grad_ptrs[k], t_grad_strides, rows, N, DV, BLOCK_DV)
+            r = scores_tangent(
+                times_transposed_tangent(key, t_key[k], query, t_query, PRECISION),
+                t_bias_ptrs[k],
+                t_bias_strides,
+                t_table_ptrs[k],
+                t_table_strides,
+                grid_size,
+                rows[None, :],
+                columns[:, None],
+                N,
+                M,
+                scale,
+            )
+            t_head = (((t + k) * B + b) * H + h) * N
             if r is not None:
-                t_p = p * r
-                t_d_value = dot(t_p.to(grad.dtype), grad, t_d_value, PRECISION)
-            if t_grad is not None:
-                t_d_value = dot(p.to(t_grad.dtype), t_grad, t_d_value, PRECISION)
+                r -= load_row_values(t_lse_ptr + t_head, rows[None, :], N, 0.0)
 
+            if t_d_value_ptr is not None:
+                if r is not None:
+                    value_k = accumulate(p * r, grad, value_k, PRECISION)
+                if t_grad is not None:
+                    value_k = accumulate(p, t_grad, value_k, PRECISION)
+
+            if t_d_key_ptr is not None:
+                t_delta = load_row_values(t_delta_ptr + t_head, rows[None, :], N, 0.0)
+                t_d_p = times_transposed_tangent(value, t_value[k], grad, t_grad, PRECISION)
+                t_d_s = scores_grad_tangent(p, r, d_p, t_d_p, delta, t_delta)
+                key_k = accumulate(t_d_s, query, key_k, PRECISION)
+                if t_query is not None:
+                    key_k = accumulate(p * (d_p - delta), t_query, key_k, PRECISION)
+            next_key, next_value = next_key + (key_k,), next_value + (value_k,)
+        t_d_key, t_d_value = next_key, next_value
+
+    t_d_key_ptrs = matrices(t_d_key_ptr, t_d_key_strides, t, b, h, TANGENTS)
+    t_d_value_ptrs = matrices(t_d_value_ptr, t_d_value_strides, t, b, h, TANGENTS)
+    for k in tl.static_range(TANGENTS):
+        if t_d_value_ptr is not None:
+            store_matrix_tile(t_d_value_ptrs[k], t_d_value_strides, t_d_value[k], columns, M, DV, BLOCK_DV)
         if t_d_key_ptr is not None:
-            delta = load_row_values(delta_ptr, rows[None, :], N, 0.0)
-            t_delta = load_row_values(t_delta_ptr, rows[None, :], N, 0.0)
-            d_p = times_transposed(value, grad, PRECISION)
-            t_d_p = times_transposed_tangent(value, t_value, grad, t_grad, PRECISION)
-            t_d_s = scores_grad_tangent(p, r, d_p, t_d_p, delta, t_delta)
-            t_d_key = dot(t_d_s.to(query.dtype), query, t_d_key, PRECISION)
-            if t_query is not None:
-                d_s = p * (d_p - delta)
-                t_d_key = dot(d_s.to(t_query.dtype), t_query, t_d_key, PRECISION)
-
-    if t_d_value_ptr is not None:
-        t_d_value_ptr = matrix(t_d_value_ptr, t_d_value_strides, t, b, h)
-        store_matrix_tile(t_d_value_ptr, t_d_value_strides, t_d_value, columns, M, DV, BLOCK_DV)
-    if t_d_key_ptr is not None:
-        t_d_key *= scale
-        t_d_key_ptr = matrix(t_d_key_ptr, t_d_key_strides, t, b, h)
-        store_matrix_tile(t_d_key_ptr, t_d_key_strides, t_d_key, columns, M, D, BLOCK_D)
+            store_matrix_tile(t_d_key_ptrs[k], t_d_key_strides, t_d_key[k] * scale, columns, M, D, BLOCK_D)

@@ -140,7 +140,7 @@ def attention_backward_tangent_bias_kernel(
     t_bias_strides,
     t_table_strides,
     t_grad_strides,
-    T,
+    T,  # a multiple of TANGENTS
     B,
     H,
     N,
@@ -163,19 +163,22 @@ def attention_backward_tangent_bias_kernel(
     REDUCE_M: tl.constexpr,
     IS_CAUSAL: tl.constexpr,
     PRECISION: tl.constexpr,
+    TANGENTS: tl.constexpr,
 ):
-    """One tile of the slot of one tangent, one part of the sum: dB' = Σ dS'."""
+    """One tile of the slot, one part of the sum: dB' = Σ dS'; the tangents share P and dS."""
     tiles_n = tl.cdiv(SLOT_N, BLOCK_M)
     tiles_m = tl.cdiv(SLOT_M, BLOCK_N)
     slot_tile_m, slot_tile_n, slot_h, slot_b, part, slot_t = locate_slot(SPLITS, SLOT_B, SLOT_H, tiles_n, tiles_m)
-    t = slot_t.to(tl.int64)
+    t = slot_t.to(tl.int64) * TANGENTS
     sum_m = tl.cdiv(M, BLOCK_N) // tiles_m
     sum_n = tl.cdiv(N, BLOCK_M) // tiles_n
     sum_h = H // SLOT_H
     items = B // SLOT_B * sum_h * sum_n * sum_m
     items_per_part = tl.cdiv(items, SPLITS)
 
-    t_d_bias = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
+    t_d_bias = ()
+    for _ in tl.static_range(TANGENTS):
+        t_d_bias = t_d_bias + (tl.zeros([BLOCK_M, BLOCK_N], tl.float32),)
     for item in range(part * items_per_part, tl.minimum(items, (part + 1) * items_per_part)):
         tile_m = slot_tile_m + item % sum_m
         tile_n = slot_tile_n + item // sum_m % sum_n
@@ -183,17 +186,22 @@ def attention_backward_tangent_bias_kernel(
         b = (slot_b + item // (sum_m * sum_n) // sum_h).to(tl.int64)
         rows = tile_n * BLOCK_M + tl.arange(0, BLOCK_M)
         columns = tile_m * BLOCK_N + tl.arange(0, BLOCK_N)
-        t_d_bias += scores_grad_tangent_tile(
+        tiles = scores_grad_tangent_tile(
             query_ptr, key_ptr, value_ptr, bias_ptr, table_ptr, grad_ptr,
             t_query_ptr, t_key_ptr, t_value_ptr, t_bias_ptr, t_table_ptr, t_grad_ptr,
             lse_ptr, delta_ptr, t_lse_ptr, t_delta_ptr,
             query_strides, key_strides, value_strides, bias_strides, table_strides, grad_strides,
             t_query_strides, t_key_strides, t_value_strides, t_bias_strides, t_table_strides, t_grad_strides,
             t, b, h, rows, columns, B, H, N, M, scale, grid_size, window,
-            D, DV, BLOCK_D, BLOCK_DV, IS_CAUSAL, PRECISION,
+            D, DV, BLOCK_D, BLOCK_DV, IS_CAUSAL, PRECISION, TANGENTS,
         )  # fmt: skip
+        sums = ()
+        for k in tl.static_range(TANGENTS):
+            sums = sums + (t_d_bias[k] + tiles[k],)
+        t_d_bias = sums
 
     rows = slot_tile_n * BLOCK_M + tl.arange(0, BLOCK_M)
     columns = slot_tile_m * BLOCK_N + tl.arange(0, BLOCK_N)
-    index = ((t * SPLITS + part) * SLOT_B + slot_b) * SLOT_H + slot_h
-    store_slot_tile(t_d_bias_ptr, t_d_bias, rows, columns, index, SLOT_N, SLOT_M, REDUCE_N, REDUCE_M)
+    for k in tl.static_range(TANGENTS):
+        index = (((t + k) * SPLITS + part) * SLOT_B + slot_b) * SLOT_H + slot_h
+        store_slot_tile(t_d_bias_ptr, t_d_bias[k], rows, columns, index, SLOT_N, SLOT_M, REDUCE_N, REDUCE_M)

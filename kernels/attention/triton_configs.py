@@ -19,13 +19,34 @@ TARGETS = ("sm_80", "sm_86", "sm_90", "sm_100", "gfx90a", "gfx942")
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32, "tf32": torch.float32}
 
 
-def config(name: str, bucket: int, dtype: torch.dtype, target: str) -> Config:
-    """The configuration of map ``name`` (a row of the tables below) on ``target``."""
+def config(name: str, bucket: int, products: str, target: str) -> Config:
+    """The configuration of map ``name`` (a row of the tables below) on ``target``.
+
+    ``products`` is "16 bit", "tf32" or "float32".
+
+    Raises:
+        ValueError: no tile fits the shared memory of the target.
+    """
     if name == "delta":
         return _DELTA[BUCKETS.index(bucket)]
-    tables = _FLOAT32 if dtype == torch.float32 else _16_BIT
-    return Config(*tables[target][name][BUCKETS.index(bucket)])
+    if (name, bucket, products, target) in _TOO_LARGE:
+        raise ValueError(
+            f"query: {name} of {products} heads wider than {bucket // 2} needs 128 KiB of shared memory a program, "
+            f"{target} has 99: use 16 bit or use_backend('reference')"
+        )
+    return Config(*_TABLES[products][target][name][BUCKETS.index(bucket)])
 
+
+def pair_config(name: str, bucket: int, products: str, target: str) -> Config | None:
+    """Likewise of a program that has two tangents; None where each has its own."""
+    found = _PAIRS[target].get((name, bucket)) if products == "16 bit" else None
+    return None if found is None else Config(*found)
+
+
+# Eight operands of 16 x 256 float32 are 128 KiB, and there is no smaller tile.
+_TOO_LARGE = {
+    (f"backward_tangent_{result}", 256, "float32", "sm_86") for result in ("query", "key_value")
+}  # fmt: skip
 
 # The row-wise preprocessing has no tile of keys: 4096 entries, 32 registers of float32 a thread.
 _DELTA = tuple(Config(4096 // bucket if bucket > 32 else 64, 1, 4, 1) for bucket in BUCKETS)
@@ -41,6 +62,14 @@ _SM_80 = {
     "backward_tangent_key_value": ((32, 128, 8, 2), (32, 64, 4, 1), (32, 32, 4, 2), (16, 16, 4, 1), (16, 16, 4, 1)),
     "backward_bias": ((64, 64, 4, 2), (64, 64, 4, 2), (64, 64, 4, 2), (64, 64, 4, 2), (32, 64, 4, 2)),
     "backward_tangent_bias": ((64, 64, 8, 2), (64, 64, 8, 2), (32, 64, 4, 1), (16, 32, 4, 1), (16, 32, 4, 1)),
+}
+
+# sm_86 (sm_89, sm_120): the compiler lays out the same tiles otherwise, and some of them spill.
+_SM_86 = {
+    **_SM_80,
+    "tangent": ((128, 64, 8, 2), (128, 64, 8, 2), (128, 32, 8, 2), (64, 32, 8, 2), (16, 32, 4, 1)),
+    "backward_key_value": ((64, 128, 8, 2), (32, 128, 8, 2), (32, 128, 8, 1), (32, 64, 4, 2), (16, 32, 4, 1)),
+    "backward_tangent_query": ((128, 32, 8, 2), (128, 32, 8, 2), (64, 32, 4, 2), (32, 16, 4, 2), (16, 32, 4, 1)),
 }
 
 # sm_90: tiles of 64 in the dimension that wgmma wants 64 of (queries, or keys where scores are transposed); up to
@@ -102,6 +131,17 @@ _SM_90_FLOAT32 = {
     "backward_tangent_bias": ((32, 32, 8, 1), (32, 32, 8, 1), (16, 32, 8, 1), (16, 16, 8, 1), (16, 16, 8, 1)),
 }
 
+_SM_90_TF32 = {
+    **_SM_90_FLOAT32,
+    "backward_bias": ((32, 32, 4, 1), (32, 32, 4, 1), (32, 32, 4, 1), (64, 32, 8, 1), (16, 16, 4, 1)),
+}
+
+_SM_86_FLOAT32 = {
+    **_SM_90_FLOAT32,
+    "backward_key_value": ((32, 32, 8, 1), (32, 32, 8, 1), (32, 64, 8, 1), (32, 32, 8, 1), (16, 16, 4, 1)),
+    "backward_bias": ((32, 32, 4, 1), (32, 32, 4, 1), (32, 32, 8, 1), (32, 32, 8, 1), (16, 16, 4, 1)),
+}
+
 # gfx942, float32: matrix instructions exist, operands take twice the registers of 16 bits.
 _GFX942_FLOAT32 = {
     "forward": ((128, 64, 8, 2), (128, 64, 8, 2), (64, 64, 4, 1), (32, 32, 4, 1), (16, 16, 4, 1)),
@@ -114,10 +154,55 @@ _GFX942_FLOAT32 = {
     "backward_tangent_bias": ((64, 64, 8, 1), (64, 64, 8, 1), (64, 64, 4, 1), (16, 16, 4, 1), (16, 16, 4, 1)),
 }
 
-_16_BIT = {
-    "sm_80": _SM_80, "sm_86": _SM_80, "sm_90": _SM_90, "sm_100": _SM_100, "gfx90a": _GFX942, "gfx942": _GFX942,
+_TABLES = {
+    "16 bit": {
+        "sm_80": _SM_80, "sm_86": _SM_86, "sm_90": _SM_90, "sm_100": _SM_100, "gfx90a": _GFX942, "gfx942": _GFX942,
+    },
+    "tf32": {
+        "sm_80": _NVIDIA_FLOAT32, "sm_86": _SM_86_FLOAT32, "sm_90": _SM_90_TF32, "sm_100": _SM_90_FLOAT32,
+    },
+    "float32": {
+        "sm_80": _NVIDIA_FLOAT32, "sm_86": _SM_86_FLOAT32, "sm_90": _SM_90_FLOAT32, "sm_100": _SM_90_FLOAT32,
+        "gfx90a": _GFX942_FLOAT32, "gfx942": _GFX942_FLOAT32,
+    },
 }  # fmt: skip
-_FLOAT32 = {
-    "sm_80": _NVIDIA_FLOAT32, "sm_86": _NVIDIA_FLOAT32, "sm_90": _SM_90_FLOAT32, "sm_100": _SM_90_FLOAT32,
-    "gfx90a": _GFX942_FLOAT32, "gfx942": _GFX942_FLOAT32,
+
+# 16 bit, two tangents in a program, by map and head size: where nothing spills with at least half the resident rows
+# (queries, or keys in the key and value kernel) of one tangent, so that what is shared is not lost to tiles read more
+# often. float32 has no pairs: without TF32 the operands of one tangent fill the registers.
+_Pairs = dict[tuple[str, int], tuple[int, int, int, int]]
+_SM_80_PAIRS: _Pairs = {
+    ("tangent", 32): (64, 32, 4, 2),
+    ("backward_tangent_query", 64): (32, 32, 4, 1),
+    ("backward_tangent_key_value", 64): (16, 32, 4, 1),
+}
+_SM_90_PAIRS: _Pairs = {
+    ("tangent", 32): (128, 64, 8, 2),
+    ("tangent", 64): (128, 32, 8, 2),
+    ("backward_tangent_query", 32): (128, 32, 8, 2),
+    ("backward_tangent_query", 64): (128, 32, 8, 2),
+    ("backward_tangent_key_value", 32): (32, 128, 8, 2),
+}
+_SM_100_PAIRS: _Pairs = {
+    ("tangent", 32): (128, 64, 8, 2),
+    ("tangent", 64): (128, 32, 8, 2),
+    ("backward_tangent_query", 32): (128, 32, 8, 2),
+    ("backward_tangent_query", 64): (64, 32, 8, 2),
+    ("backward_tangent_key_value", 64): (32, 64, 8, 2),
+    ("backward_tangent_bias", 32): (64, 64, 8, 1),
+    ("backward_tangent_bias", 64): (64, 64, 8, 1),
+}
+_GFX942_PAIRS: _Pairs = {
+    ("tangent", 32): (64, 64, 4, 1),
+    ("backward_tangent_query", 32): (128, 32, 8, 1),
+    ("backward_tangent_key_value", 32): (32, 64, 4, 1),
+    ("backward_tangent_bias", 32): (64, 64, 8, 1),
+    ("tangent", 64): (128, 32, 8, 1),
+    ("backward_tangent_query", 64): (64, 32, 4, 1),
+    ("backward_tangent_key_value", 64): (32, 32, 4, 1),
+    ("backward_tangent_bias", 64): (32, 64, 4, 1),
+}
+_PAIRS = {
+    "sm_80": _SM_80_PAIRS, "sm_86": _SM_80_PAIRS, "sm_90": _SM_90_PAIRS, "sm_100": _SM_100_PAIRS,
+    "gfx90a": _GFX942_PAIRS, "gfx942": _GFX942_PAIRS,
 }  # fmt: skip

@@ -6,11 +6,13 @@ import triton.language as tl
 from .triton_tiles import (
     LN_2,
     LOG2_E,
-    dot,
+    accumulate,
     keys_seen,
     load_matrix_tile,
+    load_matrix_tiles,
     load_row_values,
     locate,
+    matrices,
     matrix,
     scores,
     scores_tangent,
@@ -51,7 +53,7 @@ def attention_forward_kernel(
     PRECISION: tl.constexpr,
 ):
     """One tile of BLOCK_M queries: softmax on line over tiles of BLOCK_N keys."""
-    tile, t, b, h = locate(tl.cdiv(N, BLOCK_M), 1, H)
+    tile, t, b, h = locate(tl.cdiv(N, BLOCK_M), 1, H, 1)
     query_ptr = matrix(query_ptr, query_strides, t, b, h)
     key_ptr = matrix(key_ptr, key_strides, t, b, h)
     value_ptr = matrix(value_ptr, value_strides, t, b, h)
@@ -93,13 +95,12 @@ def attention_forward_kernel(
         row_max = new_max
 
         value = load_matrix_tile(value_ptr, value_strides, columns, M, DV, BLOCK_DV)
-        out = dot(p.to(value.dtype), value, out * rescale[:, None], PRECISION)
+        out = accumulate(p, value, out * rescale[:, None], PRECISION)
 
     dead = row_sum == 0.0  # no visible key: out is 0, and lse = +inf makes every later probability 0
     total = tl.where(dead, 1.0, row_sum)
-    out /= total[:, None]
     lse = tl.where(dead, float("inf"), (row_max + tl.log2(total)) * LN_2)
-    store_matrix_tile(matrix(out_ptr, out_strides, t, b, h), out_strides, out, rows, N, DV, BLOCK_DV)
+    store_matrix_tile(matrix(out_ptr, out_strides, t, b, h), out_strides, out / total[:, None], rows, N, DV, BLOCK_DV)
     tl.store(lse_ptr + (b * H + h) * N + rows, lse, mask=rows < N)
 
 
@@ -131,7 +132,7 @@ def attention_tangent_kernel(
     t_table_strides,
     out_strides,
     t_out_strides,
-    T,
+    T,  # a multiple of TANGENTS
     B,
     H,
     N,
@@ -147,26 +148,30 @@ def attention_tangent_kernel(
     BLOCK_DV: tl.constexpr,
     IS_CAUSAL: tl.constexpr,
     PRECISION: tl.constexpr,
+    TANGENTS: tl.constexpr,
 ):
-    """One tile of BLOCK_M queries of one tangent: O' = (P∘S')V + PV' - lse'∘O with lse' = rowsum(P∘S')."""
-    tile, t, b, h = locate(tl.cdiv(N, BLOCK_M), T, H)
+    """One tile of BLOCK_M queries: O' = (P∘S')V + PV' - lse'∘O with lse' = rowsum(P∘S'); the tangents share P."""
+    tile, t, b, h = locate(tl.cdiv(N, BLOCK_M), T, H, TANGENTS)
     query_ptr = matrix(query_ptr, query_strides, t, b, h)
     key_ptr = matrix(key_ptr, key_strides, t, b, h)
     value_ptr = matrix(value_ptr, value_strides, t, b, h)
     bias_ptr = matrix(bias_ptr, bias_strides, t, b, h)
     table_ptr = matrix(table_ptr, table_strides, t, b, h)
-    t_query_ptr = matrix(t_query_ptr, t_query_strides, t, b, h)
-    t_key_ptr = matrix(t_key_ptr, t_key_strides, t, b, h)
-    t_value_ptr = matrix(t_value_ptr, t_value_strides, t, b, h)
-    t_bias_ptr = matrix(t_bias_ptr, t_bias_strides, t, b, h)
-    t_table_ptr = matrix(t_table_ptr, t_table_strides, t, b, h)
+    t_query_ptrs = matrices(t_query_ptr, t_query_strides, t, b, h, TANGENTS)
+    t_key_ptrs = matrices(t_key_ptr, t_key_strides, t, b, h, TANGENTS)
+    t_value_ptrs = matrices(t_value_ptr, t_value_strides, t, b, h, TANGENTS)
+    t_bias_ptrs = matrices(t_bias_ptr, t_bias_strides, t, b, h, TANGENTS)
+    t_table_ptrs = matrices(t_table_ptr, t_table_strides, t, b, h, TANGENTS)
+    t_out_ptrs = matrices(t_out_ptr, t_out_strides, t, b, h, TANGENTS)
 
     rows = tile * BLOCK_M + tl.arange(0, BLOCK_M)
     query = load_matrix_tile(query_ptr, query_strides, rows, N, D, BLOCK_D)
-    t_query = load_matrix_tile(t_query_ptr, t_query_strides, rows, N, D, BLOCK_D)
     lse = load_row_values(lse_ptr + (b * H + h) * N, rows, N, float("inf")) * LOG2_E
-    t_lse = tl.zeros([BLOCK_M], tl.float32)
-    t_out = tl.zeros([BLOCK_M, BLOCK_DV], tl.float32)
+    t_query = load_matrix_tiles(t_query_ptrs, t_query_strides, rows, N, D, BLOCK_D)
+    t_lse, t_out = (), ()
+    for _ in tl.static_range(TANGENTS):
+        t_lse = t_lse + (tl.zeros([BLOCK_M], tl.float32),)
+        t_out = t_out + (tl.zeros([BLOCK_M, BLOCK_DV], tl.float32),)
 
     first, end = keys_seen(tile, N, M, grid_size, window, BLOCK_M, BLOCK_N, IS_CAUSAL)
     for start in range(first, end, BLOCK_N):
@@ -190,31 +195,36 @@ def attention_tangent_kernel(
         )
         p = tl.exp2(s - lse[:, None])
 
-        t_key = load_matrix_tile(t_key_ptr, t_key_strides, columns, M, D, BLOCK_D)
-        t_product = times_transposed_tangent(query, t_query, key, t_key, PRECISION)
-        t_s = scores_tangent(
-            t_product,
-            t_bias_ptr,
-            t_bias_strides,
-            t_table_ptr,
-            t_table_strides,
-            grid_size,
-            rows[:, None],
-            columns[None, :],
-            N,
-            M,
-            scale,
-        )
-        if t_s is not None:
-            weighted = p * t_s
-            t_lse += tl.sum(weighted, 1)
-            value = load_matrix_tile(value_ptr, value_strides, columns, M, DV, BLOCK_DV)
-            t_out = dot(weighted.to(value.dtype), value, t_out, PRECISION)
-        t_value = load_matrix_tile(t_value_ptr, t_value_strides, columns, M, DV, BLOCK_DV)
-        if t_value is not None:
-            t_out = dot(p.to(t_value.dtype), t_value, t_out, PRECISION)
+        next_lse, next_out = (), ()
+        for k in tl.static_range(TANGENTS):
+            sum_k, out_k = t_lse[k], t_out[k]
+            t_key = load_matrix_tile(t_key_ptrs[k], t_key_strides, columns, M, D, BLOCK_D)
+            t_s = scores_tangent(
+                times_transposed_tangent(query, t_query[k], key, t_key, PRECISION),
+                t_bias_ptrs[k],
+                t_bias_strides,
+                t_table_ptrs[k],
+                t_table_strides,
+                grid_size,
+                rows[:, None],
+                columns[None, :],
+                N,
+                M,
+                scale,
+            )
+            if t_s is not None:
+                weighted = p * t_s
+                sum_k += tl.sum(weighted, 1)
+                value = load_matrix_tile(value_ptr, value_strides, columns, M, DV, BLOCK_DV)
+                out_k = accumulate(weighted, value, out_k, PRECISION)
+            t_value = load_matrix_tile(t_value_ptrs[k], t_value_strides, columns, M, DV, BLOCK_DV)
+            if t_value is not None:
+                out_k = accumulate(p, t_value, out_k, PRECISION)
+            next_lse, next_out = next_lse + (sum_k,), next_out + (out_k,)
+        t_lse, t_out = next_lse, next_out
 
     out = load_matrix_tile(matrix(out_ptr, out_strides, t, b, h), out_strides, rows, N, DV, BLOCK_DV)
-    t_out -= t_lse[:, None] * out
-    store_matrix_tile(matrix(t_out_ptr, t_out_strides, t, b, h), t_out_strides, t_out, rows, N, DV, BLOCK_DV)
-    tl.store(t_lse_ptr + ((t * B + b) * H + h) * N + rows, t_lse, mask=rows < N)
+    for k in tl.static_range(TANGENTS):
+        result = t_out[k] - t_lse[k][:, None] * out
+        store_matrix_tile(t_out_ptrs[k], t_out_strides, result, rows, N, DV, BLOCK_DV)
+        tl.store(t_lse_ptr + (((t + k) * B + b) * H + h) * N + rows, t_lse[k], mask=rows < N)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -91,11 +92,17 @@ class Problem(NamedTuple):
 
     def config(self, name: str) -> Config:
         """The tiles of map ``name`` for this call."""
-        config = triton_configs.config(name, self._bucket(), self.dtype, target(self.device))
-        if self.grid is None or name == "delta":
-            return config
-        # the places of a table's entries take registers too: half the tile, or the kernels spill
-        return config._replace(block_m=max(16, config.block_m // 2))
+        config = triton_configs.config(name, self._bucket(), self._products(), target(self.device))
+        return config if name == "delta" else self._beside_places(config)
+
+    def pair_config(self, name: str) -> Config | None:
+        """The tiles where two tangents share a program; None where none do."""
+        config = triton_configs.pair_config(name, self._bucket(), self._products(), target(self.device))
+        return config and self._beside_places(config)
+
+    def _beside_places(self, config: Config) -> Config:
+        """The places of a table's entries take registers too: half the tile, or the kernels spill."""
+        return config if self.grid is None else config._replace(block_m=max(16, config.block_m // 2))
 
     def _bucket(self) -> int:
         """The column of the configuration tables."""
@@ -104,21 +111,21 @@ class Problem(NamedTuple):
     def launch_over_rows(self, kernel: Any, **arguments: Any) -> None:
         """One program per tile of rows of out: the two preprocessing kernels."""
         config = self.config("delta")
-        programs = _cdiv(self.N, config.block_m) * self.B * self.H * arguments.get("T", 1)
+        programs = _cdiv(self.N, config.block_m) * self.B * self.H
         constants = {"DV": self.DV, "BLOCK_M": config.block_m, "BLOCK_DV": _padded(self.DV)}
         launch(kernel, programs, config, self.device, **arguments, H=self.H, N=self.N, **constants)
 
     def launch_over_queries(self, kernel: Any, name: str, **arguments: Any) -> None:
-        """One program per tile of queries of every head, batch and tangent."""
-        config = self.config(name)
-        programs = _cdiv(self.N, config.block_m) * self.B * self.H * arguments.get("T", 1)
-        launch(kernel, programs, config, self.device, **arguments, **self._sizes(config))
+        """One program per tile of queries of every head, batch and tangent or pair of tangents."""
+        for config, groups, given in self._by_tangents(name, arguments):
+            programs = _cdiv(self.N, config.block_m) * self.B * self.H * groups
+            launch(kernel, programs, config, self.device, **given, **self._sizes(config))
 
     def launch_over_keys(self, kernel: Any, name: str, **arguments: Any) -> None:
-        """One program per tile of keys of every head, batch and tangent."""
-        config = self.config(name)
-        programs = _cdiv(self.M, config.block_n) * self.B * self.H * arguments.get("T", 1)
-        launch(kernel, programs, config, self.device, **arguments, **self._sizes(config))
+        """One program per tile of keys of every head, batch and tangent or pair of tangents."""
+        for config, groups, given in self._by_tangents(name, arguments):
+            programs = _cdiv(self.M, config.block_n) * self.B * self.H * groups
+            launch(kernel, programs, config, self.device, **given, **self._sizes(config))
 
     def launch_over_bias(self, kernel: Any, name: str, slot: torch.Size, result: str, **arguments: Any) -> Tensor:
         """One program per tile of the bias's shape ``slot``, or several that share its sum; returns [T, *slot].
@@ -138,26 +145,51 @@ class Problem(NamedTuple):
         parts = torch.empty(tangents, splits, *slot, dtype=dtype, device=self.device)
         arguments |= {result: parts, "B": self.B, "SPLITS": splits, "REDUCE_N": slot[2] == 1, "REDUCE_M": slot[3] == 1}
         arguments |= dict(zip(("SLOT_B", "SLOT_H", "SLOT_N", "SLOT_M"), slot, strict=True))
-        launch(kernel, tiles * splits, config, self.device, **arguments, **self._sizes(config))
+        for config, groups, given in self._by_tangents(name, arguments):
+            tiles = _cdiv(slot[2], config.block_m) * _cdiv(slot[3], config.block_n)
+            programs = groups * splits * slot[0] * slot[1] * tiles
+            launch(kernel, programs, config, self.device, **given, **self._sizes(config))
         return parts[:, 0] if splits == 1 else parts.sum(1).to(self.dtype)
 
     def launch_over_table(self, kernel: Any, name: str, slot: torch.Size, result: str, **arguments: Any) -> Tensor:
         """One program per row of the table's shape ``slot`` and tile of columns, or several; returns [T, *slot]."""
-        assert self.grid is not None
-        config = self.config(name)
-        largest = max(16, 1 << (self.grid[1] - 1).bit_length())  # a tile lies within a row of the grid
-        config = config._replace(block_m=min(config.block_m, largest), block_n=min(config.block_n, largest))
         tangents = arguments.get("T", 1)
-        tiles = (
-            tangents * math.prod(slot[:3]) * _cdiv(self.grid[1], config.block_m) * _cdiv(self.grid[1], config.block_n)
-        )
+        tiles = tangents * math.prod(slot[:3]) * self._tiles_of_a_row(self._within_a_row(self.config(name)))
+        assert self.grid is not None
         items = self.B // max(slot[0], 1) * (self.H // max(slot[1], 1)) * self.grid[0]
         splits = max(1, min(items, BIAS_PROGRAMS // max(tiles, 1)))
         shape = (tangents, splits, *slot[:3], self.grid[1], slot[3])
         parts = torch.zeros(shape, dtype=torch.float32, device=self.device)
         arguments |= {result: parts, "B": self.B, "SPLITS": splits, "SLOT_B": slot[0], "SLOT_H": slot[1]}
-        launch(kernel, tiles * splits, config, self.device, **arguments, **self._sizes(config))
+        for config, groups, given in self._by_tangents(name, arguments):
+            within = self._within_a_row(config)
+            programs = groups * splits * math.prod(slot[:3]) * self._tiles_of_a_row(within)
+            launch(kernel, programs, within, self.device, **given, **self._sizes(within))
         return parts.sum((1, 5)).to(self.dtype)
+
+    def _by_tangents(self, name: str, arguments: dict[str, Any]) -> Iterator[tuple[Config, int, dict[str, Any]]]:
+        """Tiles, groups of tangents and arguments of each launch: pairs where two fit, then what is left one by one."""
+        if "T" not in arguments:
+            yield self.config(name), 1, arguments
+            return
+        T, pair = arguments["T"], self.pair_config(name)
+        paired = 0 if pair is None else T // 2 * 2
+        if pair is not None and paired:
+            yield pair, paired // 2, arguments | {"T": paired, "TANGENTS": 2}
+        if paired < T:
+            of_tangents = (key for key, t in arguments.items() if key.startswith("t_") and isinstance(t, Tensor))
+            rest = {key: arguments[key][paired:] for key in of_tangents}
+            yield self.config(name), T - paired, arguments | rest | {"T": T - paired, "TANGENTS": 1}
+
+    def _within_a_row(self, config: Config) -> Config:
+        """The tiles of a table's sum lie within a row of the grid."""
+        assert self.grid is not None
+        largest = _padded(self.grid[1])
+        return config._replace(block_m=min(config.block_m, largest), block_n=min(config.block_n, largest))
+
+    def _tiles_of_a_row(self, config: Config) -> int:
+        assert self.grid is not None
+        return _cdiv(self.grid[1], config.block_m) * _cdiv(self.grid[1], config.block_n)
 
     def _sizes(self, config: Config) -> dict[str, Any]:
         """What every kernel that makes score tiles is given."""
@@ -182,6 +214,12 @@ class Problem(NamedTuple):
         """Heads wider than 128 stay in float32: their TF32 operands do not fit in the shared memory of sm_80."""
         precision = dot_precision(self.dtype, target(self.device))
         return "ieee" if precision == "tf32" and self._bucket() > 128 else precision
+
+    def _products(self) -> str:
+        """The kind of products that the configuration tables go by."""
+        if self.dtype != torch.float32:
+            return "16 bit"
+        return "tf32" if self._precision() == "tf32" else "float32"
 
 
 def _cdiv(a: int, b: int) -> int:

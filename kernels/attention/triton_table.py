@@ -147,7 +147,7 @@ def attention_backward_tangent_table_kernel(
     t_bias_strides,
     t_table_strides,
     t_grad_strides,
-    T,
+    T,  # a multiple of TANGENTS
     B,
     H,
     N,
@@ -166,14 +166,15 @@ def attention_backward_tangent_table_kernel(
     BLOCK_DV: tl.constexpr,
     IS_CAUSAL: tl.constexpr,
     PRECISION: tl.constexpr,
+    TANGENTS: tl.constexpr,
 ):
-    """One tile of column pairs of one row offset of one tangent, one part of the sum: Σ dS'."""
+    """One tile of column pairs of one row offset, one part of the sum: Σ dS'; the tangents share P and dS."""
     tiles_m = tl.cdiv(grid_size[1], BLOCK_M)
     tiles_n = tl.cdiv(grid_size[1], BLOCK_N)
     tile_n, tile_m, offset, slot_h, slot_b, part, slot_t = locate_offset(
         SPLITS, SLOT_B, SLOT_H, grid_size, tiles_m, tiles_n
     )
-    t = slot_t.to(tl.int64)
+    t = slot_t.to(tl.int64) * TANGENTS
     down = offset - (grid_size[0] - 1)
     sum_h = H // SLOT_H
     sum_rows = rows_with(down, grid_size, window)
@@ -182,22 +183,29 @@ def attention_backward_tangent_table_kernel(
 
     i = tile_m * BLOCK_M + tl.arange(0, BLOCK_M)
     j = tile_n * BLOCK_N + tl.arange(0, BLOCK_N)
-    t_d_table = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
+    t_d_table = ()
+    for _ in tl.static_range(TANGENTS):
+        t_d_table = t_d_table + (tl.zeros([BLOCK_M, BLOCK_N], tl.float32),)
     for item in range(part * items_per_part, tl.minimum(items, (part + 1) * items_per_part)):
         row = tl.maximum(0, -down) + item % sum_rows
         h = (slot_h + item // sum_rows % sum_h).to(tl.int64)
         b = (slot_b + item // sum_rows // sum_h).to(tl.int64)
         rows = tl.where(i < grid_size[1], row * grid_size[1] + i, N)
         columns = tl.where(j < grid_size[1], (row + down) * grid_size[1] + j, M)
-        t_d_table += scores_grad_tangent_tile(
+        tiles = scores_grad_tangent_tile(
             query_ptr, key_ptr, value_ptr, bias_ptr, table_ptr, grad_ptr,
             t_query_ptr, t_key_ptr, t_value_ptr, t_bias_ptr, t_table_ptr, t_grad_ptr,
             lse_ptr, delta_ptr, t_lse_ptr, t_delta_ptr,
             query_strides, key_strides, value_strides, bias_strides, table_strides, grad_strides,
             t_query_strides, t_key_strides, t_value_strides, t_bias_strides, t_table_strides, t_grad_strides,
             t, b, h, rows, columns, B, H, N, M, scale, grid_size, window,
-            D, DV, BLOCK_D, BLOCK_DV, IS_CAUSAL, PRECISION,
+            D, DV, BLOCK_D, BLOCK_DV, IS_CAUSAL, PRECISION, TANGENTS,
         )  # fmt: skip
+        sums = ()
+        for k in tl.static_range(TANGENTS):
+            sums = sums + (t_d_table[k] + tiles[k],)
+        t_d_table = sums
 
-    index = (t * SPLITS + part) * SLOT_B + slot_b
-    store_offset_tile(t_d_table_ptr, t_d_table, i, j, index * SLOT_H + slot_h, offset, grid_size)
+    for k in tl.static_range(TANGENTS):
+        index = ((t + k) * SPLITS + part) * SLOT_B + slot_b
+        store_offset_tile(t_d_table_ptr, t_d_table[k], i, j, index * SLOT_H + slot_h, offset, grid_size)

@@ -5,6 +5,7 @@ Conventions of every kernel of this folder:
 - One grid axis of programs (the other two stop at 65,535, and windows of images make more heads than that).
 - Matrices come as a pointer and a tuple of five strides, in elements: tangent, batch, head, row, column; behind them
   how many heads share one. A primal has tangent stride 0, a broadcast axis stride 0. Offsets are 64-bit.
+- What a program does for several tangents is a tuple too, of TANGENTS; they share what is computed of the primals.
 - Row vectors (lse, delta and their tangents) are contiguous float32 [(T,) B, H, N].
 - ``None`` in place of a pointer is a zero tangent (or an absent bias, or a result nobody needs). It is a compile-time
   constant, and so is every tile made from it: its products are not multiplied, they are not compiled.
@@ -23,12 +24,13 @@ LN_2 = tl.constexpr(0.6931471805599453)
 
 
 @triton.jit
-def locate(tiles, T, H):
-    """Tile, tangent, batch and head of this program; neighbours share a head, so that its matrices stay in cache."""
+def locate(tiles, T, H, TANGENTS: tl.constexpr):
+    """Tile, first tangent, batch and head of this program; neighbours share a head: its matrices stay in cache."""
     program = tl.program_id(0)
     tile = program % tiles
-    t = (program // tiles) % T
-    head = program // tiles // T
+    groups = T // TANGENTS
+    t = (program // tiles) % groups * TANGENTS
+    head = program // tiles // groups
     return tile, t.to(tl.int64), (head // H).to(tl.int64), (head % H).to(tl.int64)
 
 
@@ -39,6 +41,18 @@ def matrix(ptr, strides, t, b, h):
         return None
     else:
         return ptr + t * strides[0] + b * strides[1] + h // strides[5] * strides[2]
+
+
+@triton.jit
+def matrices(ptr, strides, t, b, h, TANGENTS: tl.constexpr):
+    """``matrix`` of the tangents from t on, a tuple; of None where there are none."""
+    if ptr is None:
+        return (None,) * TANGENTS
+    else:
+        pointers = ()
+        for k in tl.static_range(TANGENTS):
+            pointers = pointers + (matrix(ptr, strides, t + k, b, h),)
+        return pointers
 
 
 @triton.jit
@@ -53,6 +67,18 @@ def load_matrix_tile(ptr, strides, rows, ROWS, WIDTH: tl.constexpr, BLOCK_WIDTH:
         if WIDTH < BLOCK_WIDTH:
             inside = inside & (columns[None, :] < WIDTH)
         return tl.load(ptr + offsets, mask=inside, other=0.0)
+
+
+@triton.jit
+def load_matrix_tiles(pointers, strides, rows, ROWS, WIDTH: tl.constexpr, BLOCK_WIDTH: tl.constexpr):
+    """``load_matrix_tile`` of several matrices, a tuple."""
+    if pointers[0] is None:
+        return pointers
+    else:
+        tiles = ()
+        for k in tl.static_range(len(pointers)):
+            tiles = tiles + (load_matrix_tile(pointers[k], strides, rows, ROWS, WIDTH, BLOCK_WIDTH),)
+        return tiles
 
 
 @triton.jit
@@ -93,6 +119,12 @@ def dot(a, b, total, PRECISION: tl.constexpr):
     if PRECISION == "ieee":
         tl.debug_barrier()
     return tl.dot(a, b, total, input_precision=PRECISION)
+
+
+@triton.jit
+def accumulate(a, b, total, PRECISION: tl.constexpr):
+    """a b + total, a rounded to the dtype of b."""
+    return dot(a.to(b.dtype), b, total, PRECISION)
 
 
 @triton.jit

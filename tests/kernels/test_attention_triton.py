@@ -21,6 +21,8 @@ from torch import Tensor
 if importlib.util.find_spec("triton") is None:
     pytest.skip("Triton is not installed", allow_module_level=True)
 
+from alternet.kernels import triton_launch, use_backend
+from alternet.kernels.attention import attention as alternet_attention
 from alternet.kernels.attention import triton as backend
 from alternet.kernels.attention import triton_configs, triton_problem
 from alternet.kernels.attention.cases import neighbours, relative_position_bias
@@ -207,7 +209,8 @@ def watched_outputs(monkeypatch: pytest.MonkeyPatch):
 @pytest.fixture
 def small_tiles(monkeypatch: pytest.MonkeyPatch):
     if INTERPRETING:
-        monkeypatch.setattr(triton_configs, "config", lambda *_: triton_configs.Config(16, 16, 4, 1))
+        for name in ("config", "pair_config"):
+            monkeypatch.setattr(triton_configs, name, lambda *_: triton_configs.Config(16, 16, 4, 1))
 
 
 def check(case: Case, dtype: torch.dtype) -> None:
@@ -268,6 +271,53 @@ def test_ragged_sizes(case: Case):
 )
 def test_masks_tangents_and_widths(case: Case, dtype: torch.dtype):
     check(case, dtype)
+
+
+@runs_kernels
+@pytest.mark.usefixtures("small_tiles")
+@cases(
+    *(Case(N=17, M=19, T=T, bias="NM", tangents=x) for T, x in ((1, "qkvbg"), (2, "kg"), (3, "qkvbg"), (3, "vb"))),
+    Case(N=3, M=18, T=3, tangents="q", needs="v"),
+)
+def test_several_tangents(case: Case):
+    check(case, torch.float32)
+
+
+@runs_kernels
+@pytest.mark.usefixtures("small_tiles")
+@pytest.mark.parametrize("K", [1, 2, 3])
+def test_vmap_over_tangents_shares_programs(K: int, monkeypatch: pytest.MonkeyPatch):
+    """Of K tangents K // 2 programs have two each, and one the last where K is odd; the gradient is computed once."""
+    started: dict[str, list[tuple[int, int]]] = {}
+
+    def spy(kernel, programs, config, device, **arguments):
+        numbers = (arguments.get("T", 0), arguments.get("TANGENTS", 0))
+        started.setdefault(kernel.__name__.removeprefix("attention_").removesuffix("_kernel"), []).append(numbers)
+        triton_launch.launch(kernel, programs, config, device, **arguments)
+
+    monkeypatch.setattr(triton_problem, "launch", spy)
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(3, 1, 2, 9, 16, generator=generator).to(DEVICE)
+    vectors = torch.randn(K, *x.shape, generator=generator).to(DEVICE)
+
+    def products(x, vectors, backend):
+        def loss(x):
+            return alternet_attention(*x).square().sum()
+
+        with use_backend(backend):
+            return torch.func.vmap(lambda v: torch.func.jvp(torch.func.grad(loss), (x,), (v,))[1])(vectors)
+
+    torch.testing.assert_close(
+        products(x, vectors, "triton"),
+        products(x.double(), vectors.double(), "reference").float(),
+        rtol=1e-4,
+        atol=1e-4,
+    )
+    pairs = [(K // 2 * 2, 2)] if K > 1 else []
+    one = [(1, 1)] if K % 2 else []
+    for name in ("tangent", "backward_tangent_query", "backward_tangent_key_value"):
+        assert started[name] == pairs + one, name
+    assert started["backward_query"] == [(0, 0)]
 
 
 BROADCASTS = ["".join(axes) or "-" for n in range(5) for axes in itertools.combinations("BHNM", n)]
@@ -337,7 +387,7 @@ def on_grid(height: int, width: int, **changes: object) -> Case:
 @runs_kernels
 @pytest.mark.usefixtures("small_tiles")
 @cases(
-    on_grid(2, 5, H=2, T=2, table="H", bias="NM"),
+    on_grid(2, 5, H=2, T=3, table="H", bias="NM"),
     on_grid(3, 4, B=2, table="BH", bias="BM", masked=True),
     on_grid(6, 3, table="-", kernel_size=(3, 2), is_causal=True),
     on_grid(4, 5, kernel_size=(2, 3), tangents="qk", needs="kv"),
