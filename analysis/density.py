@@ -7,13 +7,16 @@ Lanczos runs do not reorthogonalise and therefore show eigenvalues several times
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
+from alternet.analysis.arithmetic import plain_arithmetic
 from alternet.analysis.krylov import LanczosProcess
-from alternet.analysis.operators import LinearOperator, check_operator
+from alternet.analysis.operators import LinearOperator, check_operator, multiply
+from alternet.analysis.progress import Report
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,37 +65,70 @@ class SpectralDensity:
         return values, errors
 
 
-def spectral_density(op: LinearOperator, *, probes: int = 5, steps: int = 50, seed: int = 0) -> SpectralDensity:
+def spectral_density(
+    op: LinearOperator,
+    *,
+    probes: int = 5,
+    steps: int = 50,
+    seed: int = 0,
+    block_size: int = 1,
+    progress: Report | None = None,
+) -> SpectralDensity:
     """Stochastic Lanczos quadrature: ``probes`` Lanczos runs of ``steps`` products from random unit vectors.
 
     Every run reorthogonalises in full, inner products in float64. Draws depend on ``seed`` alone, not on the device.
-    Memory: ``steps`` vectors of the operator's size.
+    Memory: ``block_size * steps`` vectors of the operator's size.
+
+    Args:
+        op: symmetric, float32 or float64, [n, n]; of a layer or a block where the operator selects parameters.
+        block_size: probes that run side by side, their vectors multiplied at once by ``op.matmat`` where there is one.
+            Each keeps its own space: the result is that of one after the other.
+        progress: called with the products done and ``probes * steps``, first with 0, then after each product.
 
     Raises:
         TypeError: ``op`` is not float32 or float64.
-        ValueError: ``op`` is not square, or ``probes`` or ``steps`` is below 1.
+        ValueError: ``op`` is not square, or ``probes``, ``steps`` or ``block_size`` is below 1.
         FloatingPointError: a product has a NaN or an infinity.
     """
-    for name, count in (("probes", probes), ("steps", steps)):
+    for name, count in (("probes", probes), ("steps", steps), ("block_size", block_size)):
         if count < 1:
             raise ValueError(f"{name}: expected at least 1, got {count}")
     check_operator(op)
-    runs = [_quadrature(op, steps, seed + probe) for probe in range(probes)]
-    nodes, weights = (np.stack([run[i] for run in runs]) for i in (0, 1))
-    return SpectralDensity(nodes, weights, op.shape[0], sum(run[2] for run in runs))
+    steps_done = 0
+    quadratures = []
+    with plain_arithmetic(torch.device(op.device)):
+        for first in range(0, probes, block_size):
+            runs = [LanczosProcess(op, seed + probe) for probe in range(first, min(first + block_size, probes))]
+            for done in _side_by_side(op, runs, steps):
+                if progress is not None:
+                    progress(steps_done + done, probes * steps)
+            steps_done += len(runs) * steps
+            quadratures += [_quadrature(run, steps) for run in runs]
+    nodes, weights, products = zip(*quadratures, strict=True)
+    return SpectralDensity(np.stack(nodes), np.stack(weights), op.shape[0], sum(products))
 
 
-def _quadrature(op: LinearOperator, steps: int, seed: int) -> tuple[np.ndarray, np.ndarray, int]:
-    """Nodes [steps] and weights [steps] of one probe's measure, and the products it took."""
-    process = LanczosProcess(op, seed)
+def _side_by_side(op: LinearOperator, runs: list[LanczosProcess], steps: int) -> Iterator[int]:
+    """``steps`` steps of every run, fewer where its Krylov space ends; yields the products done, 0 first."""
+    yield 0
+    running = runs
     for _ in range(min(steps, op.shape[0])):
-        process.step()
-        if process.ended:
+        blocks = [run.next_block() for run in running]
+        images = multiply(op, blocks[0] if len(blocks) == 1 else torch.cat(blocks))
+        for run, image in zip(running, images.split(1), strict=True):
+            run.extend(image)
+        yield sum(run.products for run in runs)
+        running = [run for run in running if not run.ended]
+        if not running:
             break
-    pairs = process.ritz()
+
+
+def _quadrature(run: LanczosProcess, steps: int) -> tuple[np.ndarray, np.ndarray, int]:
+    """Nodes [steps] and weights [steps] of one probe's measure, and the products it took."""
+    pairs = run.ritz()
     missing = steps - len(pairs.values)
     nodes = np.pad(pairs.values.numpy(), (0, missing), mode="edge")
-    return nodes, np.pad(pairs.coordinates[0].square().numpy(), (0, missing)), process.products
+    return nodes, np.pad(pairs.coordinates[0].square().numpy(), (0, missing)), run.products
 
 
 def _gaussian(distance: np.ndarray, deviation: float) -> np.ndarray:

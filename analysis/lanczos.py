@@ -13,7 +13,8 @@ from torch import Tensor
 
 from alternet.analysis.arithmetic import plain_arithmetic
 from alternet.analysis.krylov import LanczosProcess, RitzPairs
-from alternet.analysis.operators import LinearOperator, Progress, check_operator
+from alternet.analysis.operators import LinearOperator, check_operator
+from alternet.analysis.progress import Report
 from alternet.analysis.refinement import Refinement
 from alternet.analysis.ritz import Wanted, gap_bounds, key, rounding
 
@@ -62,7 +63,7 @@ def top_eigenvalues(
     seed: int = 0,
     vectors: bool = False,
     draft: LinearOperator | None = None,
-    progress: Progress | None = None,
+    progress: Report | None = None,
 ) -> TopEigenvalues:
     """The ``k`` eigenvalues at one end, or both, of the symmetric ``op``'s spectrum, by thick-restart block Lanczos.
 
@@ -96,8 +97,8 @@ def top_eigenvalues(
             products of ``op`` do at the end of large magnitude: its values are right to the square of the draft's
             error at once. Copies of an eigenvalue are found as the draft has them. ``max_products`` holds for either
             operator.
-        progress: called with the products done and ``max_products`` after each step, from the start again for ``op``
-            after its draft.
+        progress: called with the products done and ``max_products``, first with 0, then after each step; counts ``op``
+            from 0 again after its draft.
 
     Raises:
         TypeError: ``op`` is not float32 or float64.
@@ -116,9 +117,7 @@ def top_eigenvalues(
         return _refined(op, process, wanted, tol, limits, vectors, progress)
 
 
-def _draw_out(
-    process: LanczosProcess, wanted: Wanted, tol: float, limits: _Limits, progress: Progress | None
-) -> Tensor:
+def _draw_out(process: LanczosProcess, wanted: Wanted, tol: float, limits: _Limits, progress: Report | None) -> Tensor:
     """Steps and restarts until the wanted Ritz pairs are as good as ``tol`` asks, or the limits allow; which are.
 
     What is wanted must meet the tolerance in two steps in a row: an eigenvalue of which little was in the start vector
@@ -126,6 +125,8 @@ def _draw_out(
     in 6 of 300 starts, with the second step in 1).
     """
     done = False
+    if progress is not None:
+        progress(0, limits.products)
     while True:
         process.step()
         pairs = process.ritz()
@@ -161,9 +162,11 @@ def _refined(
     tol: float,
     limits: _Limits,
     vectors: bool,
-    progress: Progress | None,
+    progress: Report | None,
 ) -> TopEigenvalues:
     """The pairs that ``draft`` has found, corrected by products of ``op`` until their true residuals meet ``tol``."""
+    if progress is not None:
+        progress(0, limits.products)
     refinement = Refinement(op, draft, wanted)
     while True:
         values, residuals = refinement.values[refinement.chosen], refinement.norms

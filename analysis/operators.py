@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-
-Progress = Callable[[int, int], None]  # called with the products done and the most that there can be
 
 
 class LinearOperator(Protocol):

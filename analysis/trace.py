@@ -8,7 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from alternet.analysis.arithmetic import plain_arithmetic
 from alternet.analysis.operators import LinearOperator, check_operator
+from alternet.analysis.progress import Report
 from alternet.analysis.vectors import Basis, VectorSpace, space_of
 
 
@@ -33,13 +35,14 @@ class Moments:
         return math.sqrt(max(self.squared_frobenius, 0.0))
 
 
-def moments(op: LinearOperator, *, products: int = 60, seed: int = 0) -> Moments:
+def moments(op: LinearOperator, *, products: int = 60, seed: int = 0, progress: Report | None = None) -> Moments:
     """Σ λ and Σ λ² of ``op`` from at most ``products`` products.
 
     A third of them finds the space Q of the largest eigenvalues and a third is exact there; the last third samples
     what is left, (I - QQᵀ) H (I - QQᵀ), with random signs. A network's Hessian has most of its trace in few
     directions: the error falls as one over the products instead of their square root. Inner products are in float64,
-    draws depend on ``seed`` alone.
+    draws depend on ``seed`` alone. ``progress`` is called with the products done and ``products``, first with 0, then
+    after each.
 
     Raises:
         TypeError: ``op`` is not float32 or float64.
@@ -52,55 +55,68 @@ def moments(op: LinearOperator, *, products: int = 60, seed: int = 0) -> Moments
     generator = torch.Generator().manual_seed(seed)
     share = products // 3
     space = space_of(op)
-    basis = _range(op, space, min(share, space.n), generator)
-    inside = [_inside(op, space, basis, i) for i in range(len(basis))]
-    outside = [_outside(op, space, basis, generator) for _ in range(share if len(basis) < space.n else 0)]
+    with plain_arithmetic(space.device):
+        multiply = _Products(op, space, products, progress)
+        basis = _range(multiply, space, min(share, space.n), generator)
+        inside = [_inside(multiply, space, basis, i) for i in range(len(basis))]
+        outside = [_outside(multiply, space, basis, generator) for _ in range(share if len(basis) < space.n else 0)]
     trace, trace_error = _total([t for t, _ in inside], [t for t, _ in outside])
     square, square_error = _total([s for _, s in inside], [s for _, s in outside])
-    done = min(share, space.n) + len(inside) + len(outside)
-    return Moments(trace, trace_error, square, square_error, done)
+    return Moments(trace, trace_error, square, square_error, multiply.done)
 
 
-def _range(op: LinearOperator, space: VectorSpace, count: int, generator: torch.Generator) -> Basis:
+class _Products:
+    """Products with an operator, finite, counted and reported."""
+
+    def __init__(self, op: LinearOperator, space: VectorSpace, most: int, progress: Report | None) -> None:
+        self.done = 0
+        self._op, self._space, self._most, self._report = op, space, most, progress
+        if progress is not None:
+            progress(0, most)
+
+    def __call__(self, vector: Tensor) -> tuple[Tensor, float]:
+        """H v and its squared norm."""
+        image = self._op @ vector
+        self.done += 1
+        if self._report is not None:
+            self._report(self.done, self._most)
+        square = float(self._space.dot(image, image))
+        if not math.isfinite(square):
+            raise FloatingPointError(f"product {self.done} of the operator has NaN or infinite entries")
+        return image, square
+
+
+def _range(multiply: _Products, space: VectorSpace, count: int, generator: torch.Generator) -> Basis:
     """An orthonormal basis of H G for normal G: [n, count]; shorter where H has less rank."""
     basis = space.basis()
     for _ in range(count):
-        image = op @ space.normal(generator)
-        before = _finite(space.norm(image))
+        image, before = multiply(space.normal(generator))
         for _ in range(2):  # once more for what rounding left
             basis.orthogonalize(image)
         after = space.norm(image)
-        if float(after) > 100 * torch.finfo(op.dtype).eps * before:
+        if float(after) > 100 * torch.finfo(space.dtype).eps * math.sqrt(before):
             basis.append(image.div_(after.to(image.dtype)))
     return basis
 
 
-def _inside(op: LinearOperator, space: VectorSpace, basis: Basis, i: int) -> tuple[float, float]:
+def _inside(multiply: _Products, space: VectorSpace, basis: Basis, i: int) -> tuple[float, float]:
     """qᵀHq and what q adds to the squared norm: ‖Hq‖² and once more its part outside, which H's symmetry mirrors."""
-    image = op @ basis[i]
-    quotient, whole = float(space.dot(basis[i], image)), _finite(space.dot(image, image))
+    image, whole = multiply(basis[i])
+    quotient = float(space.dot(basis[i], image))
     basis.orthogonalize(image)
     return quotient, whole + float(space.dot(image, image))
 
 
-def _outside(op: LinearOperator, space: VectorSpace, basis: Basis, generator: torch.Generator) -> tuple[float, float]:
+def _outside(multiply: _Products, space: VectorSpace, basis: Basis, generator: torch.Generator) -> tuple[float, float]:
     """gᵀPHPg and ‖PHPg‖² for random signs g, P = I - QQᵀ."""
     probe = space.signs(generator)
     basis.orthogonalize(probe)
-    image = op @ probe
+    image, _ = multiply(probe)
     basis.orthogonalize(image)
-    return float(space.dot(probe, image)), _finite(space.dot(image, image))
+    return float(space.dot(probe, image)), float(space.dot(image, image))
 
 
 def _total(exact: list[float], samples: list[float]) -> tuple[float, float]:
     drawn = torch.tensor(samples, dtype=torch.float64)
     error = float(drawn.std()) / math.sqrt(len(samples)) if len(samples) > 1 else math.nan if samples else 0.0
     return math.fsum(exact) + (float(drawn.mean()) if samples else 0.0), error
-
-
-def _finite(size: Tensor) -> float:
-    """The norm of a product, or its square, as a number."""
-    value = float(size)
-    if not math.isfinite(value):
-        raise FloatingPointError("a product of the operator has NaN or infinite entries")
-    return value

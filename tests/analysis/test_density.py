@@ -66,6 +66,24 @@ def test_curve_is_the_smoothed_density():
     assert density.products == 60  # two distinct eigenvalues: each Krylov space ends after two steps
 
 
+@pytest.mark.parametrize("block_size", [2, 3, 7])
+def test_probes_side_by_side_are_those_one_after_the_other(block_size: int):
+    dense = hessian_like(60)
+    one, many = (spectral_density(dense, probes=5, steps=12, block_size=size) for size in (1, block_size))
+    np.testing.assert_allclose(many.nodes, one.nodes, rtol=0, atol=1e-10)
+    np.testing.assert_allclose(many.weights, one.weights, rtol=0, atol=1e-10)
+    assert many.products == one.products == 60
+
+
+def test_products_are_reported():
+    dense, calls = hessian_like(60), []
+    spectral_density(dense, probes=3, steps=4, block_size=2, progress=lambda *call: calls.append(call))
+    assert calls == [(0, 12), (2, 12), (4, 12), (6, 12), (8, 12), (8, 12), (9, 12), (10, 12), (11, 12), (12, 12)]
+    calls.clear()
+    moments(dense, products=9, progress=lambda *call: calls.append(call))
+    assert calls == [(done, 9) for done in range(10)]
+
+
 def test_one_probe_has_no_error_bar():
     mean, error = spectral_density(hessian_like(20), probes=1, steps=4).mean(lambda x: x)
     assert math.isfinite(mean)
@@ -118,6 +136,7 @@ def test_moments_accumulate_in_float64():
     ("call", "message"),
     [
         (lambda: spectral_density(torch.eye(3), probes=0), "probes: expected at least 1, got 0"),
+        (lambda: spectral_density(torch.eye(3), block_size=0), "block_size: expected at least 1, got 0"),
         (lambda: spectral_density(torch.eye(3), steps=0), "steps: expected at least 1, got 0"),
         (lambda: spectral_density(torch.ones(3, 2)), r"op: expected a square operator, got shape \(3, 2\)"),
         (lambda: moments(torch.ones(3, 2)), r"op: expected a square operator, got shape \(3, 2\)"),

@@ -249,6 +249,12 @@ def test_concentrated_float32_vectors_of_a_million_entries():
     torch.testing.assert_close(found.values, values + 1e-3, rtol=1e-6, atol=0)
 
 
+def test_products_are_reported():
+    calls = []
+    found = top_eigenvalues(matrix(SPECTRA["indefinite"]), 5, block_size=2, progress=lambda *call: calls.append(call))
+    assert calls == [(done, 190 + 6) for done in range(0, found.products + 1, 2)]
+
+
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_a_product_that_is_not_finite_is_named(bad):
     class Breaks:

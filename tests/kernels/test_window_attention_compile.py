@@ -28,9 +28,7 @@ EVERY = [
 # Maps that run on attention's kernels, by target, dtype, window and head size, since no tile was found for them.
 ELSEWHERE = {
     **{(target, "float16", 7, 32): {"backward_tangent"} for target in ("sm_80", "sm_86")},
-    **{
-        (target, dtype, 7, 64): MAPS - {"forward"} for target in ("sm_80", "sm_86") for dtype in ("float16", "bfloat16")
-    },
+    **{(t, dtype, 7, 64): MAPS - {"forward"} for t in ("sm_80", "sm_86") for dtype in ("float16", "bfloat16")},
     **{
         (target, dtype, 4, 64): {"backward_tangent"}
         for target in TARGETS
@@ -40,3 +38,20 @@ ELSEWHERE = {
 }
 # Bytes of stack a thread has at most; what is not here must not spill at all.
 SPILLS = {("sm_90", "float16", 7, 64): {"backward_tangent": 16}, ("sm_100", "float16", 4, 64): {"forward": 8}}
+
+
+@pytest.mark.parametrize(
+    "case",
+    [*FAST, *(pytest.param(case, marks=pytest.mark.slow) for case in EVERY if case not in FAST)],
+    ids=lambda case: "-".join(map(str, case)),
+)
+def test_compiles_within_its_limits(case: Case):
+    of_case = (case.target, case.dtype, int(case.variant[0]), case.size)
+    rows = {row.kernel.removeprefix("window_attention_"): row for row in compile_rows([case])}
+    assert set(rows) == MAPS - ELSEWHERE.get(of_case, set())
+    allowed = SPILLS.get(of_case, {})
+    for name, row in rows.items():
+        assert row.shared_bytes <= SHARED_MEMORY[case.target] * 1024, row
+        ffma = case.dtype == "float32" and case.target.startswith("sm_")
+        assert (row.matrix_instructions > 0) == (not ffma), row
+        assert row.spill_bytes <= allowed.get(name, 0), row
