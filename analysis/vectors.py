@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 DRAW = 1 << 20  # entries drawn at once
+DOUBLES = 1 << 17  # entries turned into float64 at once: they stay in the cache, and two threads share them
 
 
 class VectorSpace:
@@ -40,7 +41,8 @@ class VectorSpace:
 
     def dot(self, x: Tensor, y: Tensor) -> Tensor:
         """Inner product of x: [length] and y: [length] in float64 arithmetic, a tensor without axes."""
-        return self.products(x[None], y[None])[0, 0]
+        rows = x[None]
+        return self.products(rows, rows if x is y else y[None])[0, 0]
 
     def norm(self, x: Tensor) -> Tensor:
         """Euclidean norm of x: [length] in float64 arithmetic, a tensor without axes."""
@@ -49,8 +51,10 @@ class VectorSpace:
     def products(self, x: Tensor, y: Tensor) -> Tensor:
         """All inner products [m, p] of the rows of x: [m, length] and y: [p, length], in float64 arithmetic."""
         sums = torch.zeros(len(x), len(y), dtype=torch.float64, device=self.device)
-        for block in self.blocks():
-            sums += x[:, block].double() @ y[:, block].double().t()
+        for start in range(0, self.length, DOUBLES):
+            block = slice(start, start + DOUBLES)
+            left = x[:, block].double()
+            sums += left @ (left if x is y else y[:, block].double()).t()
         return self.total(sums)
 
     def subtract(self, coefficients: Tensor, x: Tensor, y: Tensor) -> None:
