@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from alternet.analysis.vectors import Basis
 
 FLOAT = 4
-BESIDE = 3  # vectors of a Lanczos step outside the basis: the last two and the residual
+BESIDE = 2  # vectors of a Lanczos step outside the basis: the next one and its product
 LINK = 50e9  # bytes per second: one 400 Gbit/s link per GPU
 
 
@@ -76,7 +76,7 @@ class Footprint:
 
     @property
     def basis(self) -> int:
-        """Slices of the basis, whose storage grows by several vectors at once, and of three vectors beside it."""
+        """Slices of the basis, whose storage grows by several vectors at once, and of two vectors beside it."""
         rows = -(-self.vectors // Basis.ROWS) * Basis.ROWS
         return (rows + BESIDE) * self.slice
 
