@@ -139,7 +139,9 @@ class LanczosProcess:
         values, coordinates = zip(*map(torch.linalg.eigh, parts), strict=True)
         vectors = torch.block_diag(*coordinates)
         couplings = torch.linalg.vector_norm(self.coupling @ vectors, dim=0)
-        return RitzPairs(torch.cat(values), couplings, couplings + self._defects @ vectors.abs(), vectors, settled)
+        rows = torch.stack([torch.cat(values), couplings, couplings + self._defects @ vectors.abs()])
+        agreed = self._space.agreed(torch.cat([rows, vectors]))
+        return RitzPairs(agreed[0], agreed[1], agreed[2], agreed[3:], settled)
 
     def restart(self, pairs: RitzPairs, keep: Tensor) -> None:
         """Q becomes the Ritz vectors ``keep``: [l], indices into ``pairs = self.ritz()``; the relation goes on."""

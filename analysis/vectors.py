@@ -39,6 +39,13 @@ class VectorSpace:
         """The sum over all processes of ``partial``: float64, of any shape, which may be overwritten."""
         return partial
 
+    def agreed(self, values: Tensor) -> Tensor:
+        """``values`` as the first process has them: the last bits of LAPACK's may differ from process to process.
+
+        What all processes decide on, where to stop above all, must be a ``total`` or agreed.
+        """
+        return values
+
     def dot(self, x: Tensor, y: Tensor) -> Tensor:
         """Inner product of x: [length] and y: [length] in float64 arithmetic, a tensor without axes."""
         rows = x[None]

@@ -58,6 +58,13 @@ class Ranks:
         """
         return self.gather(part).sum(0)
 
+    def broadcast(self, tensor: Tensor) -> Tensor:
+        """The first rank's tensor, which has one shape and dtype on all."""
+        tensor = tensor.contiguous().clone()
+        with self._reached("receiving a tensor"):
+            dist.broadcast(tensor, group_src=0, group=self._group)
+        return tensor
+
     def objects(self, value: Any) -> list[Any]:
         """Every rank's value (anything that can be pickled), in the order of ranks."""
         found: list[Any] = [None] * self.size

@@ -25,6 +25,10 @@ class ShardedSpace(VectorSpace):
         """The sum over all ranks. Collective."""
         return self.ranks.sum(partial)
 
+    def agreed(self, values: Tensor) -> Tensor:
+        """Those of the first rank. Collective."""
+        return self.ranks.broadcast(values.to(self.device)).to(values.device)
+
     def part(self, whole: Tensor) -> Tensor:
         """This rank's slice [length] of whole: [n], a view."""
         return whole[self.here]

@@ -61,6 +61,20 @@ def product(op):
     return torch.stack([op.space.gather(part.contiguous()) for part in both.t()], dim=1)
 
 
+def unlike(ranks):
+    """Numbers of ranks whose LAPACK is not the same."""
+    eigh = torch.linalg.eigh
+
+    def other(matrix):
+        values, vectors = eigh(matrix)
+        return values * (1 + 1e-9 * ranks.rank), vectors
+
+    torch.linalg.eigh = other
+    op = distributed(HessianOperator, toys.network(), toys.LOSS, toys.batches())
+    top = top_eigenvalues(op, 3, tol=1e-4)
+    return top.values.tolist(), top.residuals.tolist(), top.products
+
+
 def basis_bytes(ranks):
     """Bytes of a Krylov basis of 20 vectors on this rank."""
     op = distributed(HessianOperator, toys.wide(), toys.LOSS, toys.wide_batch())

@@ -74,6 +74,11 @@ def test_all_ranks_have_the_same_bits(found, case):
             assert torch.equal(torch.as_tensor(rank[case][name]), torch.as_tensor(value)), name
 
 
+def test_ranks_that_compute_otherwise_take_the_same_steps(tmp_path):
+    first, second = run("unlike", 2, tmp_path)
+    assert first == second
+
+
 def test_refusals(tmp_path):
     first, second = run("refusals", 2, tmp_path)
     assert "weights: expected the same on all ranks" in first["weights"]
