@@ -9,3 +9,101 @@ from typing import Any
 
 import torch
 
+from alternet.analysis.density import SpectralDensity, spectral_density
+from alternet.analysis.figures import draw_density, draw_eigenvalues
+from alternet.analysis.files import save_json
+from alternet.analysis.lanczos import top_eigenvalues
+from alternet.analysis.operators import LinearOperator
+from alternet.analysis.progress import reporting, reporting_stages
+from alternet.analysis.trace import moments
+
+KIND = "alternet hessian"
+
+
+def report_top(
+    op: Any, out: Path, *, k: int, which: str, tol: float, block_size: int, seed: int, draft: str | None = None
+) -> dict[str, Any]:
+    """Writes top.json and top.png: ``k`` eigenvalues from the end(s) ``which``, with rigorous bounds.
+
+    ``draft`` names the 16-bit dtype whose products search; the numbers are those of ``op``'s own products.
+    """
+    cheaper = None if draft is None else op.under_autocast(getattr(torch, draft))
+    with reporting("products") as report:
+        found = top_eigenvalues(
+            op, k, which=which, tol=tol, block_size=block_size, seed=seed, draft=cheaper, progress=report
+        )
+    result = {
+        "size": op.shape[0],
+        "which": which,
+        "values": found.values.tolist(),
+        "bounds": found.bounds.tolist(),
+        "gap_bounds": found.gap_bounds.tolist(),
+        "residuals": found.residuals.tolist(),
+        "converged": found.converged.tolist(),
+        "products": found.products,
+        "precision": str(op.dtype).removeprefix("torch."),
+        "draft": draft,
+        "draft_products": found.draft_products,
+        "seed": seed,
+        "tol": tol,
+    }
+    save_json(out / "top.json", KIND, result)
+    draw_eigenvalues(found.values.numpy(), found.bounds.numpy(), out / "top.png")
+    return result
+
+
+def report_density(
+    operators: Mapping[str, Callable[[], LinearOperator]], out: Path, *, probes: int, steps: int, seed: int
+) -> list[dict[str, Any]]:
+    """Writes density.json (quadrature nodes and weights of every probe) and density.png, a panel per operator.
+
+    ``operators`` go by what they are of, and are made one at a time; the result is without nodes and weights.
+    """
+    densities: dict[str, SpectralDensity] = {}
+    with reporting_stages("products", len(operators) * probes * steps) as stage:
+        for name, make in operators.items():
+            densities[name] = spectral_density(make(), probes=probes, steps=steps, seed=seed, progress=stage(name))
+    summaries = [_density_summary(name, density, seed) for name, density in densities.items()]
+    quadratures = [{"nodes": found.nodes.tolist(), "weights": found.weights.tolist()} for found in densities.values()]
+    rows = [summary | quadrature for summary, quadrature in zip(summaries, quadratures, strict=True)]
+    save_json(out / "density.json", KIND, {"densities": rows})
+    draw_density(densities, out / "density.png")
+    return summaries
+
+
+def _density_summary(name: str, found: SpectralDensity, seed: int) -> dict[str, Any]:
+    mean, error = found.mean(lambda nodes: nodes)
+    below, below_error = found.below(0.0)
+    return {
+        "of": name,
+        "size": found.size,
+        "trace": found.size * mean,
+        "trace_error": _number(found.size * error),
+        "proportion_negative": below,
+        "proportion_negative_error": _number(below_error),
+        "products": found.products,
+        "seed": seed,
+    }
+
+
+def report_trace(op: LinearOperator, out: Path, *, products: int, seed: int) -> dict[str, Any]:
+    """Writes trace.json: Σ λ and the Frobenius norm with standard errors."""
+    with reporting("products") as report:
+        found = moments(op, products=products, seed=seed, progress=report)
+    result = {
+        "size": op.shape[0],
+        "trace": found.trace,
+        "trace_error": _number(found.trace_error),
+        "squared_frobenius": found.squared_frobenius,
+        "squared_frobenius_error": _number(found.squared_frobenius_error),
+        "frobenius": found.frobenius,
+        "products": found.products,
+        "seed": seed,
+    }
+    save_json(out / "trace.json", KIND, result)
+    return result
+
+
+def _number(value: float) -> float | None:
+    """JSON has no NaN, the error of a single sample."""
+    return None if math.isnan(value) else value
