@@ -62,6 +62,11 @@ def is_16_bit(tensor: object) -> bool:
     return isinstance(tensor, Tensor) and tensor.dtype in (torch.float16, torch.bfloat16)
 
 
+def in_dtype(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """``tensor.to(dtype)``, which every transform would see even where there is nothing to do."""
+    return tensor if tensor.dtype == dtype else tensor.to(dtype)
+
+
 def float32_where_mixed(x: Tensor, *others: Tensor | None) -> tuple:
     """16-bit x with float32 weights, as networks under autocast have it: all in float32, as PyTorch computes it."""
     if not is_16_bit(x) or not any(isinstance(t, Tensor) and t.dtype == torch.float32 for t in others):

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from ..checks import autocasts, check_floating, check_like, is_16_bit
+from ..checks import autocasts, check_floating, check_like, in_dtype, is_16_bit
 from .operator import cross_entropy_operator
 
 
@@ -54,9 +54,9 @@ def cross_entropy(
     if target.is_floating_point():
         if weight is not None:  # q need not be normalised
             target, smoothing = weight * ((1 - smoothing) * target + smoothing / logits.shape[1]), 0.0
-        return _losses(logits, target, None, smoothing, -1, reduction).to(logits.dtype)
+        return in_dtype(_losses(logits, target, None, smoothing, -1, reduction), logits.dtype)
     if weight is None:
-        return _losses(logits, None, target, smoothing, int(ignore_index), reduction).to(logits.dtype)
+        return in_dtype(_losses(logits, None, target, smoothing, int(ignore_index), reduction), logits.dtype)
     losses, divisor = _of_weighted_classes(logits, target, smoothing, weight, int(ignore_index))
     if reduction == "none":
         return losses.to(logits.dtype)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..checks import autocasts, check_floating, check_like, float32_where_mixed, is_16_bit
+from ..checks import autocasts, check_floating, check_like, float32_where_mixed, in_dtype, is_16_bit
 from .operator import layer_norm_operator
 
 
@@ -40,6 +40,9 @@ def layer_norm(x: Tensor, weight: Tensor | None = None, bias: Tensor | None = No
     width = x.shape[-1]
     for name, tensor in (("weight", weight), ("bias", bias)):
         check_like(name, tensor, x, (width,))
-    rows = x.reshape(1, -1, width) if width else x.reshape(1, 0, 0)
+    if not width:
+        rows = x.reshape(1, 0, 0)
+    else:  # three axes, as transformers have: no view round the operator, which every transform would see
+        rows = x if x.dim() == 3 else x.reshape(1, -1, width)
     y = layer_norm_operator(rows, *(None if t is None else t.view(1, 1, width) for t in (weight, bias)), float(eps))
-    return y.view(x.shape).to(dtype)
+    return in_dtype(y if rows is x else y.view(x.shape), dtype)
