@@ -40,9 +40,7 @@ def layer_norm(x: Tensor, weight: Tensor | None = None, bias: Tensor | None = No
     width = x.shape[-1]
     for name, tensor in (("weight", weight), ("bias", bias)):
         check_like(name, tensor, x, (width,))
-    if not width:
-        rows = x.reshape(1, 0, 0)
-    else:  # three axes, as transformers have: no view round the operator, which every transform would see
-        rows = x if x.dim() == 3 else x.reshape(1, -1, width)
+    # three axes, as transformers have: no view round the operator, which every transform would see
+    rows = x if x.dim() == 3 else x.reshape(1, -1, width) if width else x.reshape(1, 0, 0)
     y = layer_norm_operator(rows, *(None if t is None else t.view(1, 1, width) for t in (weight, bias)), float(eps))
     return in_dtype(y if rows is x else y.view(x.shape), dtype)
