@@ -82,7 +82,7 @@ setup(
     package_dir=ROOTS,
     package_data={
         "alternet": ["py.typed"],
-        "alternet.analysis": ["*.html", "*.css"],
+        "alternet.analysis.pages": ["*.html", "*.css"],
         "alternet.kernels": ["**/*.cpp", "**/*.h"],
     },
     **native(),

@@ -1,23 +1,24 @@
 """The studies of Park & Kim, "How Do Vision Transformers Work?" (ICLR 2022), on any timm network and any images.
 
-Data and training (``data``, ``batches``, ``training``), the figures (``spectra``, ``fourier``, ``variance``), the
-judgement of the paper's claims (``claims``), and the job that does all of it (``poster``, ``python -m alternet``).
+``curvature`` has the Hessian as a linear operator, ``solvers`` its eigenvalues, density and trace, ``distributed`` both
+over many processes; ``features`` reads feature maps; ``training`` the networks, ``studies`` the whole jobs, ``claims`` what
+they say of the paper's; ``figures`` and ``pages`` show it, ``commands`` is ``python -m alternet``.
 """
 
 if __name__ != "alternet.analysis":
     raise ImportError(f"this folder was imported as {__name__!r}; import it as alternet.analysis")
 
-from .density import SpectralDensity, spectral_density
+from .curvature.gauss_newton import GaussNewtonOperator
+from .curvature.hessian import HessianOperator
+from .curvature.symmetry import AsymmetryError, Symmetry
+from .features.fourier import Fourier, FourierResult
 from .features.streaming import feature_statistics
-from .fourier import Fourier, FourierResult
-from .gauss_newton import GaussNewtonOperator
-from .hessian import HessianOperator
-from .lanczos import TopEigenvalues, top_eigenvalues
-from .spectra import Estimate, SpectraResult, ape, hessian_spectra, nep
-from .symmetry import AsymmetryError, Symmetry
-from .trace import Moments, moments
-from .training_spectra import Snapshot, spectra_over_training
-from .variance import Variance, VarianceResult
+from .features.variance import Variance, VarianceResult
+from .solvers.density import SpectralDensity, spectral_density
+from .solvers.lanczos import TopEigenvalues, top_eigenvalues
+from .solvers.trace import Moments, moments
+from .studies.spectra import Estimate, SpectraResult, ape, hessian_spectra, nep
+from .studies.training_spectra import Snapshot, spectra_over_training
 
 __all__ = [
     "AsymmetryError",

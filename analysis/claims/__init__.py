@@ -18,8 +18,8 @@ from alternet.analysis.claims.accuracy import judge_accuracy
 from alternet.analysis.claims.claim import Claim, Verdict, save_claims, verdict
 from alternet.analysis.claims.hessian import judge_spectra, judge_study
 from alternet.analysis.claims.sub_blocks import CASES, judge_sub_blocks
-from alternet.analysis.per_image import PerImage
-from alternet.analysis.spectra import SpectraResult
+from alternet.analysis.features.per_image import PerImage
+from alternet.analysis.studies.spectra import SpectraResult
 
 __all__ = ["CASES", "Claim", "Verdict", "judge", "judge_study", "save_claims", "verdict"]
 

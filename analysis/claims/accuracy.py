@@ -6,9 +6,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from alternet.analysis import paper
 from alternet.analysis.claims.claim import Claim, judged, listed, resamples
-from alternet.analysis.per_image import PerImage
+from alternet.analysis.features.per_image import PerImage
+from alternet.analysis.studies import paper
 
 
 def judge_accuracy(per_image: Mapping[str, PerImage], rng: np.random.Generator) -> list[Claim]:

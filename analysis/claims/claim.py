@@ -10,8 +10,8 @@ from typing import Any, Literal
 import numpy as np
 
 from alternet.analysis.files import save_csv, save_json
-from alternet.analysis.networks import LABELS
-from alternet.analysis.spectra import LEVEL, RESAMPLES
+from alternet.analysis.studies.spectra import LEVEL, RESAMPLES
+from alternet.analysis.training.networks import LABELS
 
 KIND = "alternet claims"
 COLUMNS = "topic statement statistic expected value low high verdict detail paper"

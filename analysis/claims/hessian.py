@@ -6,9 +6,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from alternet.analysis import paper
 from alternet.analysis.claims.claim import Claim, judged, listed, resamples
-from alternet.analysis.spectra import SpectraResult
+from alternet.analysis.studies import paper
+from alternet.analysis.studies.spectra import SpectraResult
 
 
 def judge_study(spectra: Mapping[str, SpectraResult], *, seed: int = 0) -> tuple[Claim, ...]:

@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from alternet.analysis import paper
 from alternet.analysis.claims.claim import Claim, judged, resamples
-from alternet.analysis.per_image import PerImage
+from alternet.analysis.features.per_image import PerImage
+from alternet.analysis.studies import paper
 
 
 def _count(changes: np.ndarray | Sequence[float], expected: str, what: str = "sub-blocks") -> str:

@@ -21,13 +21,13 @@ def add(commands: Any) -> None:
 
 
 def run(chosen: argparse.Namespace) -> None:
-    from alternet.analysis.batches import eval_batches
     from alternet.analysis.commands.inputs import data_of, device_of, network_of, normalised
     from alternet.analysis.features import feature_statistics
+    from alternet.analysis.features.fourier import Fourier
+    from alternet.analysis.features.variance import Variance
     from alternet.analysis.figures import draw_fourier, draw_variance
-    from alternet.analysis.fourier import Fourier
     from alternet.analysis.progress import reporting
-    from alternet.analysis.variance import Variance
+    from alternet.analysis.training.batches import eval_batches
 
     data, device = data_of(chosen), device_of(chosen)
     network = network_of(chosen, chosen.checkpoint, len(data.classes))

@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from alternet.analysis.batches import Batches
-    from alternet.analysis.data import ImageData
-    from alternet.analysis.networks import Network
-    from alternet.analysis.operators import LinearOperator
-    from alternet.analysis.training_spectra import Snapshot
+    from alternet.analysis.solvers.operators import LinearOperator
+    from alternet.analysis.studies.training_spectra import Snapshot
+    from alternet.analysis.training.batches import Batches
+    from alternet.analysis.training.data import ImageData
+    from alternet.analysis.training.networks import Network
 
 
 def add(commands: Any) -> None:
@@ -131,8 +131,8 @@ def _add_batches(parser: argparse.ArgumentParser) -> None:
 
 def _batches(chosen: argparse.Namespace, data: ImageData) -> Batches:
     """Augmented mini-batches, on the CPU: operators take them to their device one at a time."""
-    from alternet.analysis.batches import hessian_batches
     from alternet.analysis.commands.inputs import recipe_of
+    from alternet.analysis.training.batches import hessian_batches
 
     return hessian_batches(
         data, recipe_of(chosen), seed=chosen.seed, fraction=chosen.fraction, batch_size=chosen.hessian_batch_size
@@ -144,9 +144,9 @@ def _operators(chosen: argparse.Namespace) -> dict[str, Callable[[], LinearOpera
     from torch.nn.functional import cross_entropy
 
     from alternet.analysis.commands.inputs import data_of, device_of, network_of, normalised, recipe_of
+    from alternet.analysis.curvature.gauss_newton import GaussNewtonOperator
+    from alternet.analysis.curvature.hessian import HessianOperator
     from alternet.analysis.distributed import distributed
-    from alternet.analysis.gauss_newton import GaussNewtonOperator
-    from alternet.analysis.hessian import HessianOperator
 
     data, device = data_of(chosen), device_of(chosen)
     network = network_of(chosen, chosen.checkpoint, len(data.classes))
@@ -168,20 +168,20 @@ def _operator(chosen: argparse.Namespace) -> LinearOperator:
 
 
 def _top(chosen: argparse.Namespace) -> None:
-    from alternet.analysis.hessian_report import report_top
+    from alternet.analysis.studies.hessian_report import report_top
 
     solver = {name: getattr(chosen, name) for name in ("k", "which", "tol", "block_size", "seed", "draft")}
     _print(report_top(_operator(chosen), chosen.out, **solver))
 
 
 def _density(chosen: argparse.Namespace) -> None:
-    from alternet.analysis.hessian_report import report_density
+    from alternet.analysis.studies.hessian_report import report_density
 
     _print(report_density(_operators(chosen), chosen.out, probes=chosen.probes, steps=chosen.steps, seed=chosen.seed))
 
 
 def _trace(chosen: argparse.Namespace) -> None:
-    from alternet.analysis.hessian_report import report_trace
+    from alternet.analysis.studies.hessian_report import report_trace
 
     _print(report_trace(_operator(chosen), chosen.out, products=chosen.products, seed=chosen.seed))
 
@@ -189,7 +189,7 @@ def _trace(chosen: argparse.Namespace) -> None:
 def _spectra(chosen: argparse.Namespace) -> None:
     from alternet.analysis.commands.inputs import recipe_of
     from alternet.analysis.figures import draw_estimates, draw_spectra, draw_training_spectra
-    from alternet.analysis.training_spectra import course_rows, spectra_over_training
+    from alternet.analysis.studies.training_spectra import course_rows, spectra_over_training
 
     snapshots, unit = _snapshots(chosen)
     course = spectra_over_training(
@@ -212,9 +212,9 @@ def _spectra(chosen: argparse.Namespace) -> None:
 
 def _snapshots(chosen: argparse.Namespace) -> tuple[list[Snapshot], str]:
     """What ``--checkpoint`` names, and what their numbers count: epochs, or where no file says, the files."""
-    from alternet.analysis.checkpoints import checkpoint_epoch
     from alternet.analysis.commands.inputs import data_of, device_of, network_of, normalised
-    from alternet.analysis.training_spectra import Snapshot
+    from alternet.analysis.studies.training_spectra import Snapshot
+    from alternet.analysis.training.checkpoints import checkpoint_epoch
 
     paths = [path for _, path in chosen.checkpoint]
     numbers = [checkpoint_epoch(path) if given is None else given for given, path in chosen.checkpoint]
@@ -239,7 +239,7 @@ def _load(network: Network, checkpoint: Path, device: str) -> nn.Module:
 
 def _study(chosen: argparse.Namespace) -> None:
     from alternet.analysis.commands.inputs import device_of, recipe_of
-    from alternet.analysis.hessian_study import HessianStudy, make_hessian_study
+    from alternet.analysis.studies.hessian_study import HessianStudy, make_hessian_study
 
     study = HessianStudy(
         data=chosen.data,

@@ -11,10 +11,10 @@ import torch
 from timm.data import resolve_model_data_config
 from torch import nn
 
-from alternet.analysis.checkpoints import checkpoint_state
-from alternet.analysis.data import ImageData, load_data
-from alternet.analysis.networks import Network
-from alternet.analysis.recipe import RECIPES, Recipe
+from alternet.analysis.training.checkpoints import checkpoint_state
+from alternet.analysis.training.data import ImageData, load_data
+from alternet.analysis.training.networks import Network
+from alternet.analysis.training.recipe import RECIPES, Recipe
 
 
 def data_of(chosen: argparse.Namespace) -> ImageData:

@@ -25,7 +25,7 @@ def add(commands: Any) -> None:
 
 def run(chosen: argparse.Namespace) -> None:
     from alternet.analysis.commands.inputs import device_of, recipe_of
-    from alternet.analysis.poster import Poster, make_poster
+    from alternet.analysis.studies.poster import Poster, make_poster
 
     poster = Poster(
         data=chosen.data,

@@ -25,7 +25,7 @@ def add(commands: Any) -> None:
 
 def run(chosen: argparse.Namespace) -> None:
     from alternet.analysis.commands.inputs import data_of, device_of, named_network, recipe_of
-    from alternet.analysis.training import FINAL, train
+    from alternet.analysis.training.loop import FINAL, train
 
     data = data_of(chosen)
     train(

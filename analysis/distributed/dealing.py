@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from alternet.analysis.distributed.ranks import RankLost, Ranks
-from alternet.analysis.journal import Journal
 from alternet.analysis.progress import Report
+from alternet.analysis.studies.journal import Journal
 
 Row = dict[str, Any]
 NUMBER = "piece"  # the column of a rank's file that says which row of the study's its row is

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from alternet.analysis.vectors import Basis
+from alternet.analysis.solvers.vectors import Basis
 
 FLOAT = 4
 BESIDE = 2  # vectors of a Lanczos step outside the basis: the next one and its product

@@ -11,13 +11,13 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from alternet.analysis.checksum import checksum
-from alternet.analysis.curvature import CurvatureOperator
+from alternet.analysis.curvature.evaluation import Loss
+from alternet.analysis.curvature.micro_batches import Batch
+from alternet.analysis.curvature.operator import CurvatureOperator
+from alternet.analysis.curvature.symmetry import Symmetry, check_symmetry
 from alternet.analysis.distributed.ranks import Ranks
 from alternet.analysis.distributed.shares import check_cut, own_share
 from alternet.analysis.distributed.space import ShardedSpace
-from alternet.analysis.evaluation import Loss
-from alternet.analysis.micro_batches import Batch
-from alternet.analysis.symmetry import Symmetry, check_symmetry
 
 
 class ShardedOperator:

@@ -8,9 +8,9 @@ from typing import Any
 
 from torch import Tensor
 
+from alternet.analysis.curvature.evaluation import Evaluation, check_mean, check_separable
+from alternet.analysis.curvature.micro_batches import Batch, micro_batches
 from alternet.analysis.distributed.ranks import Ranks
-from alternet.analysis.evaluation import Evaluation, check_mean, check_separable
-from alternet.analysis.micro_batches import Batch, micro_batches
 
 
 @dataclass(frozen=True)

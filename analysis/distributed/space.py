@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from alternet.analysis.distributed.ranks import Ranks
-from alternet.analysis.vectors import VectorSpace
+from alternet.analysis.solvers.vectors import VectorSpace
 
 
 class ShardedSpace(VectorSpace):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from alternet.analysis.checksum import checksum
 from alternet.analysis.features.taps import Tap, observe, taps
-from alternet.analysis.journal import START_AGAIN, Journal
+from alternet.analysis.studies.journal import START_AGAIN, Journal
 from alternet.kernels.feature_spectrum import Spectrum, SpectrumAccumulator
 
 KIND = "alternet feature sums"

@@ -10,8 +10,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from alternet.analysis.density import SpectralDensity
 from alternet.analysis.figures.style import GREY, save_figure
+from alternet.analysis.solvers.density import SpectralDensity
 
 POINTS = 600
 LOWEST = 1e-7  # of the peak: below it the curve is the Gaussian's own tail

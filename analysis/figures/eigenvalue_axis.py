@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import NullLocator
 
 from alternet.analysis.figures.style import GREY
-from alternet.analysis.spectra import density, silverman
+from alternet.analysis.studies.spectra import density, silverman
 
 BENT_FROM = 8  # largest eigenvalue over the smallest sample's median beyond which a linear axis hides that sample
 POINTS = 400  # of each curve

@@ -14,6 +14,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Colormap, ListedColormap, Normalize
 from matplotlib.figure import Figure
 
+from alternet.analysis.features.fourier import FourierResult
 from alternet.analysis.figures.style import (
     ABREAST,
     depth_legend,
@@ -22,7 +23,6 @@ from alternet.analysis.figures.style import (
     network_colours,
     save_figure,
 )
-from alternet.analysis.fourier import FourierResult
 
 
 def draw_fourier(results: Sequence[FourierResult], path: str | os.PathLike[str]) -> None:

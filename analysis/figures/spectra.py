@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from alternet.analysis.figures.eigenvalue_axis import EigenvalueScale, draw_eigenvalue_density, shade_negative
 from alternet.analysis.figures.style import GREY, network_colours, save_figure
-from alternet.analysis.spectra import SpectraResult, ape, nep
+from alternet.analysis.studies.spectra import SpectraResult, ape, nep
 
 
 def draw_spectra(

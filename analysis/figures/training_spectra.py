@@ -14,8 +14,8 @@ from matplotlib.ticker import MaxNLocator
 
 from alternet.analysis.figures.eigenvalue_axis import EigenvalueScale, draw_eigenvalue_density, shade_negative
 from alternet.analysis.figures.style import network_colours, save_figure
-from alternet.analysis.spectra import Estimate, ape, nep
-from alternet.analysis.training_spectra import Course
+from alternet.analysis.studies.spectra import Estimate, ape, nep
+from alternet.analysis.studies.training_spectra import Course
 
 LOGARITHMIC_FROM = 30  # largest over smallest APE beyond which a linear axis hides the small ones
 

@@ -10,6 +10,7 @@ from functools import partial
 import numpy as np
 from matplotlib.figure import Figure
 
+from alternet.analysis.features.variance import VarianceResult
 from alternet.analysis.figures.style import (
     ABREAST,
     depth_legend,
@@ -18,7 +19,6 @@ from alternet.analysis.figures.style import (
     network_colours,
     save_figure,
 )
-from alternet.analysis.variance import VarianceResult
 
 LOGARITHMIC_FROM = 30  # largest over smallest variance of a network beyond which a linear axis hides the small ones
 

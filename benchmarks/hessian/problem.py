@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from alternet.analysis.data import as_tensor, load_data
+from alternet.analysis.training.data import as_tensor, load_data
 
 FILES = Path("build/benchmarks")  # networks and mini-batches, made once by the first process that needs them
 

@@ -35,8 +35,8 @@ class Tool(NamedTuple):
 
 
 def alternet_top(problem: Problem, k: int, tol: float) -> tuple[Tensor, int]:
-    from alternet.analysis.hessian import HessianOperator
-    from alternet.analysis.lanczos import top_eigenvalues
+    from alternet.analysis.curvature.hessian import HessianOperator
+    from alternet.analysis.solvers.lanczos import top_eigenvalues
 
     model, images, targets = problem.make()
     found = top_eigenvalues(HessianOperator(model, F.cross_entropy, (images, targets)), k, tol=tol)
@@ -44,8 +44,8 @@ def alternet_top(problem: Problem, k: int, tol: float) -> tuple[Tensor, int]:
 
 
 def alternet_density(problem: Problem, steps: int) -> int:
-    from alternet.analysis.density import spectral_density
-    from alternet.analysis.hessian import HessianOperator
+    from alternet.analysis.curvature.hessian import HessianOperator
+    from alternet.analysis.solvers.density import spectral_density
 
     model, images, targets = problem.make()
     op = HessianOperator(model, F.cross_entropy, (images, targets))
@@ -162,7 +162,7 @@ TOOLS = {
 
 def _alternet_product(engine: str, micro_batch: int | None = None) -> Callable[[Problem], Callable[[], object]]:
     def prepare(problem: Problem) -> Callable[[], object]:
-        from alternet.analysis.hessian import HessianOperator
+        from alternet.analysis.curvature.hessian import HessianOperator
 
         model, images, targets = problem.make()
         vector = torch.cat([torch.ones_like(parameter).flatten() for parameter in model.parameters()])

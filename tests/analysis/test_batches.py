@@ -7,10 +7,10 @@ import pytest
 import torch
 from PIL import Image
 
-from alternet.analysis.batches import eval_batches, hessian_batches, train_batches
-from alternet.analysis.data import ImageData, Pictures, as_tensor
-from alternet.analysis.recipe import PAPER, Recipe
-from alternet.analysis.seeding import derived_seed, seeded
+from alternet.analysis.training.batches import eval_batches, hessian_batches, train_batches
+from alternet.analysis.training.data import ImageData, Pictures, as_tensor
+from alternet.analysis.training.recipe import PAPER, Recipe
+from alternet.analysis.training.seeding import derived_seed, seeded
 
 PLAIN = PAPER.changed(batch_size=4, mixup=0.0, cutmix=0.0, label_smoothing=0.0, rand_augment="", crop_padding=0)
 

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from alternet.analysis.checkpoints import (
+from alternet.analysis.training.checkpoints import (
     checkpoint_state,
     load_checkpoint,
     load_weights,

@@ -7,11 +7,11 @@ import math
 import numpy as np
 import pytest
 
-from alternet.analysis import paper
 from alternet.analysis.claims import CASES, judge, judge_study, save_claims, verdict
 from alternet.analysis.features import Tap
-from alternet.analysis.per_image import PerImage
-from alternet.analysis.spectra import SpectraResult, ape, nep
+from alternet.analysis.features.per_image import PerImage
+from alternet.analysis.studies import paper
+from alternet.analysis.studies.spectra import SpectraResult, ape, nep
 
 BATCHES, IMAGES = 24, 200
 

@@ -12,8 +12,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from alternet.analysis import poster
 from alternet.analysis.cli import main
+from alternet.analysis.studies import poster
 from alternet.kernels import available_backends
 
 VIT = ("--model", "vit_tiny_patch16_224", "--model-args", "img_size=8", "patch_size=4", "embed_dim=12", "depth=2")
@@ -232,7 +232,7 @@ def test_interruption(npz, tmp_path, monkeypatch, capsys):
     def interrupted(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("alternet.analysis.training.train", interrupted)
+    monkeypatch.setattr("alternet.analysis.training.loop.train", interrupted)
     assert main(["train", *VIT, "--data", npz, "--out", str(tmp_path / "out")]) == 130
     assert capsys.readouterr().err.strip() == "alternet: stopped; the same command goes on from here"
 

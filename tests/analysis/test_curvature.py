@@ -8,9 +8,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from alternet.analysis import curvature, hessian
-from alternet.analysis.gauss_newton import GaussNewtonOperator
-from alternet.analysis.hessian import HessianOperator
+from alternet.analysis.curvature import hessian
+from alternet.analysis.curvature import operator as curvature
+from alternet.analysis.curvature.gauss_newton import GaussNewtonOperator
+from alternet.analysis.curvature.hessian import HessianOperator
 
 from .small_networks import batch, build, exact_hessian, inputs, relative_error
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from alternet.analysis.data import as_tensor, load_data, portion
+from alternet.analysis.training.data import as_tensor, load_data, portion
 
 GOOD_CLASSES = np.array(["red", "green", "blue"])
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from alternet.analysis.density import spectral_density
-from alternet.analysis.trace import moments
+from alternet.analysis.solvers.density import spectral_density
+from alternet.analysis.solvers.trace import moments
 
 
 def matrix(eigenvalues: torch.Tensor, seed: int = 0) -> torch.Tensor:

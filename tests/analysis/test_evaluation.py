@@ -9,9 +9,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from alternet.analysis.gauss_newton import GaussNewtonOperator
-from alternet.analysis.hessian import HessianOperator
-from alternet.analysis.seeding import seeded
+from alternet.analysis.curvature.gauss_newton import GaussNewtonOperator
+from alternet.analysis.curvature.hessian import HessianOperator
+from alternet.analysis.training.seeding import seeded
 
 from .small_networks import batch, build, dense_hessian, exact_hessian, inputs, relative_error
 

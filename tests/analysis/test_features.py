@@ -14,8 +14,8 @@ from torch import nn
 
 from alternet import AlterNet, BasicBlock
 from alternet.analysis.features import Tap, feature_statistics, observe, taps
-from alternet.analysis.fourier import Fourier
-from alternet.analysis.variance import Variance
+from alternet.analysis.features.fourier import Fourier
+from alternet.analysis.features.variance import Variance
 
 
 def small_vit(**options):

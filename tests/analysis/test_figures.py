@@ -8,8 +8,9 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from alternet.analysis.density import SpectralDensity
 from alternet.analysis.features import Tap
+from alternet.analysis.features.fourier import FourierResult
+from alternet.analysis.features.variance import VarianceResult
 from alternet.analysis.figures import (
     draw_density,
     draw_estimates,
@@ -27,9 +28,8 @@ from alternet.analysis.figures.training import _draw as fill_training
 from alternet.analysis.figures.training_spectra import _draw_densities as fill_training_spectra
 from alternet.analysis.figures.training_spectra import _draw_estimates as fill_estimates
 from alternet.analysis.figures.variance import _draw as fill_variance
-from alternet.analysis.fourier import FourierResult
-from alternet.analysis.spectra import SpectraResult, ape, nep
-from alternet.analysis.variance import VarianceResult
+from alternet.analysis.solvers.density import SpectralDensity
+from alternet.analysis.studies.spectra import SpectraResult, ape, nep
 
 SIZES = [(8, 8), (8, 8), (8, 8), (4, 4), (4, 4), (1, 1)]
 KINDS = ["stem", "conv", "msa", "conv", "msa", "conv"]

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from alternet.analysis.features import Tap
-from alternet.analysis.fourier import Fourier, FourierResult
-from alternet.analysis.variance import VarianceResult
+from alternet.analysis.features.fourier import Fourier, FourierResult
+from alternet.analysis.features.variance import VarianceResult
 from alternet.kernels.feature_spectrum import Spectrum
 
 

@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch import nn
 from torch.func import functional_call, hessian, jacrev
 
-from alternet.analysis.gauss_newton import GaussNewtonOperator
-from alternet.analysis.hessian import HessianOperator
+from alternet.analysis.curvature.gauss_newton import GaussNewtonOperator
+from alternet.analysis.curvature.hessian import HessianOperator
 
 
 def network(dtype=torch.float64):

@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from alternet.analysis import graph_memory
-from alternet.analysis.gauss_newton import GaussNewtonOperator
-from alternet.analysis.graph_memory import available_bytes, predicted_bytes, saved_bytes
-from alternet.analysis.hessian import HessianOperator
+from alternet.analysis.curvature import graph_memory
+from alternet.analysis.curvature.gauss_newton import GaussNewtonOperator
+from alternet.analysis.curvature.graph_memory import available_bytes, predicted_bytes, saved_bytes
+from alternet.analysis.curvature.hessian import HessianOperator
 
 from .small_networks import batch, build
 

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from alternet.analysis.hessian import HessianOperator
-from alternet.analysis.lanczos import top_eigenvalues
+from alternet.analysis.curvature.hessian import HessianOperator
+from alternet.analysis.solvers.lanczos import top_eigenvalues
 
 from .small_networks import MODELS, batch, build, dense_hessian, exact_hessian, inputs, relative_error
 

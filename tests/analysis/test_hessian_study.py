@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from alternet.analysis import hessian_study as module
-from alternet.analysis import training
-from alternet.analysis.hessian_study import HessianStudy, make_hessian_study
-from alternet.analysis.recipe import SHORT
-from alternet.analysis.spectra import SpectraResult
+from alternet.analysis.studies import hessian_study as module
+from alternet.analysis.studies.hessian_study import HessianStudy, make_hessian_study
+from alternet.analysis.studies.spectra import SpectraResult
+from alternet.analysis.training import loop as training
+from alternet.analysis.training.recipe import SHORT
 
 SCRIPT = Path(__file__).with_name("tiny_poster.py")
 RECIPE = SHORT.changed(epochs=2, batch_size=16)
@@ -101,7 +101,7 @@ def test_a_finished_study_is_not_made_again(npz, finished, monkeypatch):
         raise AssertionError("computed again")
 
     monkeypatch.setattr(training._Run, "train_epoch", no_more)
-    monkeypatch.setattr("alternet.analysis.spectra.top_eigenvalues", no_more)
+    monkeypatch.setattr("alternet.analysis.studies.spectra.top_eigenvalues", no_more)
     out, claims = finished
     assert make_hessian_study(HessianStudy(npz, RECIPE, fraction=0.5, less=0.25), out) == claims
 

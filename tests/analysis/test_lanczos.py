@@ -5,8 +5,8 @@ import dataclasses
 import pytest
 import torch
 
-from alternet.analysis.krylov import LanczosProcess
-from alternet.analysis.lanczos import top_eigenvalues
+from alternet.analysis.solvers.krylov import LanczosProcess
+from alternet.analysis.solvers.lanczos import top_eigenvalues
 
 BULK = torch.linspace(-0.5, 0.5, 190, dtype=torch.float64)
 EPS = {torch.float32: 1e-6, torch.float64: 1e-13}  # a dense product's rounding, and that of some tens of steps

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from alternet.analysis.batches import eval_batches
-from alternet.analysis.data import ImageData, Pictures, as_tensor
 from alternet.analysis.features import feature_statistics
-from alternet.analysis.fourier import Fourier
-from alternet.analysis.networks import Network
-from alternet.analysis.per_image import per_image_statistics
-from alternet.analysis.variance import Variance
+from alternet.analysis.features.fourier import Fourier
+from alternet.analysis.features.per_image import per_image_statistics
+from alternet.analysis.features.variance import Variance
+from alternet.analysis.training.batches import eval_batches
+from alternet.analysis.training.data import ImageData, Pictures, as_tensor
+from alternet.analysis.training.networks import Network
 
 ALTERNET = Network(
     "alternet",

@@ -18,10 +18,10 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from alternet.analysis import poster as module
-from alternet.analysis import training
-from alternet.analysis.poster import Poster, make_poster
-from alternet.analysis.recipe import SHORT
+from alternet.analysis.studies import poster as module
+from alternet.analysis.studies.poster import Poster, make_poster
+from alternet.analysis.training import loop as training
+from alternet.analysis.training.recipe import SHORT
 
 SCRIPT = Path(__file__).with_name("tiny_poster.py")
 RECIPE = SHORT.changed(epochs=3, batch_size=16)
@@ -121,7 +121,7 @@ def test_a_finished_poster_is_not_made_again(settings, finished, monkeypatch):
         raise AssertionError("computed again")
 
     monkeypatch.setattr(training._Run, "train_epoch", no_more)
-    monkeypatch.setattr("alternet.analysis.spectra.top_eigenvalues", no_more)
+    monkeypatch.setattr("alternet.analysis.studies.spectra.top_eigenvalues", no_more)
     monkeypatch.setattr("alternet.analysis.features.streaming.observe", no_more)
     before = {path: path.read_bytes() for path in finished.rglob("*") if path.suffix in (".json", ".csv", ".png")}
     make_poster(settings, finished, command=COMMAND)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from alternet.analysis.lanczos import top_eigenvalues
+from alternet.analysis.solvers.lanczos import top_eigenvalues
 
 
 def symmetric(values, dtype=torch.float32):

@@ -5,8 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alternet.analysis.lanczos import top_eigenvalues
-from alternet.analysis.ritz import Wanted, gap_bounds
+from alternet.analysis.solvers.lanczos import top_eigenvalues
+from alternet.analysis.solvers.ritz import Wanted, gap_bounds
 
 VALUES = torch.tensor([0.5, -7, 3, -3, 1, 6], dtype=torch.float64)
 KINDS = [torch.float32, torch.float64]

@@ -8,9 +8,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from alternet.analysis.hessian import HessianOperator
-from alternet.analysis.lanczos import top_eigenvalues
-from alternet.analysis.spectra import KIND, SpectraResult, ape, density, hessian_spectra, nep
+from alternet.analysis.curvature.hessian import HessianOperator
+from alternet.analysis.solvers.lanczos import top_eigenvalues
+from alternet.analysis.studies.spectra import KIND, SpectraResult, ape, density, hessian_spectra, nep
 
 
 def model(seed=0):

@@ -5,8 +5,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from alternet.analysis.hessian import HessianOperator
-from alternet.analysis.symmetry import AsymmetryError, check_symmetry
+from alternet.analysis.curvature.hessian import HessianOperator
+from alternet.analysis.curvature.symmetry import AsymmetryError, check_symmetry
 
 from .small_networks import MODELS, batch, build, inputs
 

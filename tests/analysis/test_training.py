@@ -8,13 +8,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from alternet.analysis import training
-from alternet.analysis.checkpoints import checkpoint_epoch, save_checkpoint
-from alternet.analysis.data import ImageData, Pictures
 from alternet.analysis.files import load_json
-from alternet.analysis.networks import Network
-from alternet.analysis.recipe import PAPER
-from alternet.analysis.training import kept_file, train
+from alternet.analysis.training import loop as training
+from alternet.analysis.training.checkpoints import checkpoint_epoch, save_checkpoint
+from alternet.analysis.training.data import ImageData, Pictures
+from alternet.analysis.training.loop import kept_file, train
+from alternet.analysis.training.networks import Network
+from alternet.analysis.training.recipe import PAPER
 
 VIT = Network(
     "vit",

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from alternet.analysis.spectra import ape, hessian_spectra, nep
-from alternet.analysis.training_spectra import Snapshot, spectra_over_training
+from alternet.analysis.studies.spectra import ape, hessian_spectra, nep
+from alternet.analysis.studies.training_spectra import Snapshot, spectra_over_training
 
 
 def model(seed):

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from alternet.analysis.features import Tap
-from alternet.analysis.variance import Variance, VarianceResult
+from alternet.analysis.features.variance import Variance, VarianceResult
 from alternet.kernels.feature_spectrum import Spectrum
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from alternet.analysis.vectors import Basis, VectorSpace, space_of
+from alternet.analysis.solvers.vectors import Basis, VectorSpace, space_of
 
 N = 300_000  # several blocks, and not a multiple of one
 

@@ -6,9 +6,9 @@ import sys
 
 import torch
 
-from alternet.analysis import hessian_study, poster
 from alternet.analysis.cli import main
-from alternet.analysis.networks import Network
+from alternet.analysis.studies import hessian_study, poster
+from alternet.analysis.training.networks import Network
 
 
 def tiny_networks(image_size: int, num_classes: int) -> tuple[Network, ...]:

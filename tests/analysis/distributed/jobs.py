@@ -18,13 +18,13 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import toys
 
-from alternet.analysis import spectra
-from alternet.analysis.density import spectral_density
+from alternet.analysis.curvature.gauss_newton import GaussNewtonOperator
+from alternet.analysis.curvature.hessian import HessianOperator
 from alternet.analysis.distributed import RankLost, Ranks, distributed, process_group
-from alternet.analysis.gauss_newton import GaussNewtonOperator
-from alternet.analysis.hessian import HessianOperator
-from alternet.analysis.lanczos import LanczosProcess, top_eigenvalues
-from alternet.analysis.trace import moments
+from alternet.analysis.solvers.density import spectral_density
+from alternet.analysis.solvers.lanczos import LanczosProcess, top_eigenvalues
+from alternet.analysis.solvers.trace import moments
+from alternet.analysis.studies import spectra
 
 
 def numbers(ranks):

@@ -8,7 +8,11 @@ from pathlib import Path
 import torch
 
 JOBS = Path(__file__).with_name("jobs.py")
-PRELOADED = ["alternet.analysis.distributed", "alternet.analysis.gauss_newton", "torch._decomp.decompositions_for_jvp"]
+PRELOADED = [
+    "alternet.analysis.distributed",
+    "alternet.analysis.curvature.gauss_newton",
+    "torch._decomp.decompositions_for_jvp",
+]
 LIMIT = 300  # seconds
 
 

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from alternet.analysis import spectra
+from alternet.analysis.studies import spectra
 
 from . import toys
 from .launched import run

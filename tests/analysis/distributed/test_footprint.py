@@ -7,8 +7,8 @@ import pytest
 import timm
 import torch
 
+from alternet.analysis.curvature.hessian import HessianOperator
 from alternet.analysis.distributed.footprint import BESIDE, NETWORKS, Footprint, ViT, table
-from alternet.analysis.hessian import HessianOperator
 
 from . import toys
 from .launched import run

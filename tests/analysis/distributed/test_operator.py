@@ -3,12 +3,12 @@
 import pytest
 import torch
 
-from alternet.analysis.density import spectral_density
+from alternet.analysis.curvature.gauss_newton import GaussNewtonOperator
+from alternet.analysis.curvature.hessian import HessianOperator
 from alternet.analysis.distributed import Ranks, process_group
-from alternet.analysis.gauss_newton import GaussNewtonOperator
-from alternet.analysis.hessian import HessianOperator
-from alternet.analysis.lanczos import top_eigenvalues
-from alternet.analysis.trace import moments
+from alternet.analysis.solvers.density import spectral_density
+from alternet.analysis.solvers.lanczos import top_eigenvalues
+from alternet.analysis.solvers.trace import moments
 
 from . import toys
 from .launched import run

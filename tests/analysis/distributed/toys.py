@@ -4,7 +4,7 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from alternet.analysis.spectra import hessian_spectra
+from alternet.analysis.studies.spectra import hessian_spectra
 
 LOSS = cross_entropy
 SIZES = (3, 2, 4, 1, 2)  # images of the batches: unequal shares for two ranks and for three

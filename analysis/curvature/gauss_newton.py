@@ -5,9 +5,9 @@ from __future__ import annotations
 from torch import Tensor
 from torch.func import grad, jvp, vjp, vmap
 
-from alternet.analysis.curvature import CurvatureOperator, Engine
-from alternet.analysis.evaluation import Evaluation
-from alternet.analysis.parameters import Named
+from alternet.analysis.curvature.evaluation import Evaluation
+from alternet.analysis.curvature.operator import CurvatureOperator, Engine
+from alternet.analysis.curvature.parameters import Named
 
 
 class GaussNewtonOperator(CurvatureOperator):

@@ -14,9 +14,9 @@ from torch import Tensor
 from torch.autograd.graph import get_gradient_edge
 from torch.func import grad, jvp, vmap
 
-from alternet.analysis.curvature import CurvatureOperator, Engine
-from alternet.analysis.evaluation import Evaluation
-from alternet.analysis.parameters import Named
+from alternet.analysis.curvature.evaluation import Evaluation
+from alternet.analysis.curvature.operator import CurvatureOperator, Engine
+from alternet.analysis.curvature.parameters import Named
 
 Objective = Callable[[Named], Tensor]
 

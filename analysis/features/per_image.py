@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from alternet.analysis.batches import Batches
 from alternet.analysis.checksum import checksum
 from alternet.analysis.features import Tap, observe
-from alternet.analysis.journal import Journal
+from alternet.analysis.studies.journal import Journal
+from alternet.analysis.training.batches import Batches
 from alternet.kernels import feature_spectrum
 
 KIND = "alternet statistics per image"

@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 from torch.utils.data import Dataset, Subset
 
-from alternet.analysis.seeding import derived_seed
+from alternet.analysis.training.seeding import derived_seed
 
 SOURCES = "cifar10, cifar100, mnist5k, an .npz file, or a folder with train/ and val/ (or test/)"
 NPZ_KEYS = ("train_x", "train_y", "test_x", "test_y", "classes")

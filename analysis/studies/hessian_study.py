@@ -17,18 +17,18 @@ from typing import Any
 import torch
 from torch import nn
 
-from alternet.analysis.batches import hessian_batches
 from alternet.analysis.claims import Claim, judge_study, save_claims
-from alternet.analysis.data import ImageData, load_data, portion
 from alternet.analysis.figures import draw_estimates, draw_spectra, draw_training, draw_training_spectra
 from alternet.analysis.files import load_json
 from alternet.analysis.machine import describe
-from alternet.analysis.networks import LABELS, Network, poster_networks
-from alternet.analysis.recipe import Recipe
-from alternet.analysis.settings import claim_folder, plain
-from alternet.analysis.study_page import write_study_page
-from alternet.analysis.training import HISTORY_KIND, kept_file, train
-from alternet.analysis.training_spectra import Course, Snapshot, spectra_over_training
+from alternet.analysis.pages.study_page import write_study_page
+from alternet.analysis.studies.settings import claim_folder, plain
+from alternet.analysis.studies.training_spectra import Course, Snapshot, spectra_over_training
+from alternet.analysis.training.batches import hessian_batches
+from alternet.analysis.training.data import ImageData, load_data, portion
+from alternet.analysis.training.loop import HISTORY_KIND, kept_file, train
+from alternet.analysis.training.networks import LABELS, Network, poster_networks
+from alternet.analysis.training.recipe import Recipe
 
 CONFIG_KIND = "alternet hessian study configuration"
 EARLY_SHARE = 3  # epochs before the last are measured on one in so many of the mini-batches

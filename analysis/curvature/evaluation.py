@@ -18,8 +18,8 @@ from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 
-from alternet.analysis.parameters import Named
-from alternet.analysis.seeding import seeded
+from alternet.analysis.curvature.parameters import Named
+from alternet.analysis.training.seeding import seeded
 from alternet.kernels import second_order
 
 Loss = Callable[[Any, Tensor], Tensor]

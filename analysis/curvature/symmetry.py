@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import torch
 
-from alternet.analysis.operators import LinearOperator
-from alternet.analysis.vectors import space_of
+from alternet.analysis.solvers.operators import LinearOperator
+from alternet.analysis.solvers.vectors import space_of
 
 
 class AsymmetryError(ArithmeticError):

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from alternet.analysis.arithmetic import plain_arithmetic
-from alternet.analysis.krylov import LanczosProcess, RitzPairs
-from alternet.analysis.operators import LinearOperator, check_operator
+from alternet.analysis.curvature.arithmetic import plain_arithmetic
 from alternet.analysis.progress import Report
-from alternet.analysis.refinement import Refinement
-from alternet.analysis.ritz import Wanted, gap_bounds, key, rounding
+from alternet.analysis.solvers.krylov import LanczosProcess, RitzPairs
+from alternet.analysis.solvers.operators import LinearOperator, check_operator
+from alternet.analysis.solvers.refinement import Refinement
+from alternet.analysis.solvers.ritz import Wanted, gap_bounds, key, rounding
 
 WHICH = ("LM", "LA", "SA", "BE")
 

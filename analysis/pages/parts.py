@@ -11,10 +11,10 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from alternet.analysis import paper
 from alternet.analysis.claims import Claim, Verdict
 from alternet.analysis.files import written_whole
-from alternet.analysis.spectra import Estimate, SpectraResult, ape, nep
+from alternet.analysis.studies import paper
+from alternet.analysis.studies.spectra import Estimate, SpectraResult, ape, nep
 
 FOLDER = Path(__file__).parent
 MINUS = "\N{MINUS SIGN}"

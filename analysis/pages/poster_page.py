@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from alternet.analysis import paper
 from alternet.analysis.claims import Claim
-from alternet.analysis.page_parts import (
+from alternet.analysis.pages.parts import (
     data_places,
     paper_peaks,
     picture,
@@ -26,7 +25,8 @@ from alternet.analysis.page_parts import (
     verdict_table,
     write_document,
 )
-from alternet.analysis.spectra import SpectraResult
+from alternet.analysis.studies import paper
+from alternet.analysis.studies.spectra import SpectraResult
 
 PICTURES = {
     "training": "Training: loss and accuracy over epochs",

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from alternet.analysis.claims import Claim
-from alternet.analysis.page_parts import (
+from alternet.analysis.pages.parts import (
     data_places,
     paper_peaks,
     picture,
@@ -20,7 +20,7 @@ from alternet.analysis.page_parts import (
     verdict_table,
     write_document,
 )
-from alternet.analysis.training_spectra import Course
+from alternet.analysis.studies.training_spectra import Course
 
 PICTURES = {
     "spectra": "Densities of the Hessian eigenvalues of largest magnitude after the last epoch",

@@ -15,7 +15,7 @@ from torch import nn
 
 from alternet.analysis.files import save_csv, save_json
 from alternet.analysis.progress import reporting_stages
-from alternet.analysis.spectra import SpectraResult, hessian_spectra
+from alternet.analysis.studies.spectra import SpectraResult, hessian_spectra
 
 KIND = "alternet hessian spectra over training"
 COLUMNS = "network epoch nep nep_low nep_high ape ape_low ape_high mini_batches products sign_uncertain not_converged"

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from alternet.analysis.operators import LinearOperator, multiply
-from alternet.analysis.vectors import space_of
+from alternet.analysis.solvers.operators import LinearOperator, multiply
+from alternet.analysis.solvers.vectors import space_of
 
 
 @dataclass(frozen=True, eq=False)

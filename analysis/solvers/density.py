@@ -13,10 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from alternet.analysis.arithmetic import plain_arithmetic
-from alternet.analysis.krylov import LanczosProcess
-from alternet.analysis.operators import LinearOperator, check_operator, multiply
+from alternet.analysis.curvature.arithmetic import plain_arithmetic
 from alternet.analysis.progress import Report
+from alternet.analysis.solvers.krylov import LanczosProcess
+from alternet.analysis.solvers.operators import LinearOperator, check_operator, multiply
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,10 +9,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from alternet.analysis.krylov import LanczosProcess, RitzPairs
-from alternet.analysis.operators import LinearOperator, multiply
-from alternet.analysis.ritz import Wanted, key
-from alternet.analysis.vectors import space_of
+from alternet.analysis.solvers.krylov import LanczosProcess, RitzPairs
+from alternet.analysis.solvers.operators import LinearOperator, multiply
+from alternet.analysis.solvers.ritz import Wanted, key
+from alternet.analysis.solvers.vectors import space_of
 
 
 class Refinement:

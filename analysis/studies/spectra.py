@@ -20,13 +20,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from alternet.analysis.checksum import checksum
+from alternet.analysis.curvature.hessian import HessianOperator
 from alternet.analysis.distributed.dealing import finish, open_journal
 from alternet.analysis.distributed.ranks import Ranks
 from alternet.analysis.files import complete, load_json, save_json
-from alternet.analysis.hessian import HessianOperator
-from alternet.analysis.journal import START_AGAIN
-from alternet.analysis.lanczos import top_eigenvalues
 from alternet.analysis.progress import Report, reporting
+from alternet.analysis.solvers.lanczos import top_eigenvalues
+from alternet.analysis.studies.journal import START_AGAIN
 
 KIND = "alternet hessian spectra"
 LEVEL = 0.95  # of all intervals

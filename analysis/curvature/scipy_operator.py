@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 if TYPE_CHECKING:
-    from alternet.analysis.curvature import CurvatureOperator
+    from alternet.analysis.curvature.operator import CurvatureOperator
 
 
 def scipy_operator(op: CurvatureOperator, dtype: Any = None) -> Any:

@@ -25,15 +25,20 @@ from timm.scheduler import CosineLRScheduler
 from torch import nn
 from tqdm import tqdm
 
-from alternet.analysis.batches import Batches, eval_batches, train_batches
-from alternet.analysis.checkpoints import load_checkpoint, optimizer_tensors, restore_optimizer, save_checkpoint
-from alternet.analysis.data import ImageData
 from alternet.analysis.files import save_csv, save_json
-from alternet.analysis.networks import Network
 from alternet.analysis.progress import progress_bar
-from alternet.analysis.recipe import Recipe
-from alternet.analysis.seeding import seeded
-from alternet.analysis.settings import differences, plain
+from alternet.analysis.studies.settings import differences, plain
+from alternet.analysis.training.batches import Batches, eval_batches, train_batches
+from alternet.analysis.training.checkpoints import (
+    load_checkpoint,
+    optimizer_tensors,
+    restore_optimizer,
+    save_checkpoint,
+)
+from alternet.analysis.training.data import ImageData
+from alternet.analysis.training.networks import Network
+from alternet.analysis.training.recipe import Recipe
+from alternet.analysis.training.seeding import seeded
 
 HISTORY_KIND = "alternet training history"
 COLUMNS = "epoch learning_rate train_loss test_loss test_accuracy seconds"

@@ -11,13 +11,13 @@ from typing import Any, Protocol, overload
 import torch
 from torch import Tensor, nn
 
-from alternet.analysis.arithmetic import plain_arithmetic
-from alternet.analysis.evaluation import Conditions, Evaluation, Loss, check_mean, check_separable
-from alternet.analysis.graph_memory import available_bytes, predicted_bytes
-from alternet.analysis.micro_batches import Batch, micro_batches
-from alternet.analysis.parameters import Named, Parameters
-from alternet.analysis.scipy_operator import scipy_operator
-from alternet.analysis.symmetry import Symmetry, check_symmetry
+from alternet.analysis.curvature.arithmetic import plain_arithmetic
+from alternet.analysis.curvature.evaluation import Conditions, Evaluation, Loss, check_mean, check_separable
+from alternet.analysis.curvature.graph_memory import available_bytes, predicted_bytes
+from alternet.analysis.curvature.micro_batches import Batch, micro_batches
+from alternet.analysis.curvature.parameters import Named, Parameters
+from alternet.analysis.curvature.scipy_operator import scipy_operator
+from alternet.analysis.curvature.symmetry import Symmetry, check_symmetry
 
 ENGINES = ("auto", "graph", "jvp")
 SHARE = 0.5  # of the available memory for graphs; a product's own tensors and the solver's vectors need the rest

@@ -9,13 +9,13 @@ from typing import Any
 
 import torch
 
-from alternet.analysis.density import SpectralDensity, spectral_density
 from alternet.analysis.figures import draw_density, draw_eigenvalues
 from alternet.analysis.files import save_json
-from alternet.analysis.lanczos import top_eigenvalues
-from alternet.analysis.operators import LinearOperator
 from alternet.analysis.progress import reporting, reporting_stages
-from alternet.analysis.trace import moments
+from alternet.analysis.solvers.density import SpectralDensity, spectral_density
+from alternet.analysis.solvers.lanczos import top_eigenvalues
+from alternet.analysis.solvers.operators import LinearOperator
+from alternet.analysis.solvers.trace import moments
 
 KIND = "alternet hessian"
 

@@ -19,23 +19,23 @@ from typing import Any
 import torch
 from torch import nn
 
-from alternet.analysis.batches import Batch, eval_batches, hessian_batches
 from alternet.analysis.claims import judge, save_claims
-from alternet.analysis.data import ImageData, load_data
 from alternet.analysis.features import feature_statistics
+from alternet.analysis.features.fourier import Fourier, FourierResult
+from alternet.analysis.features.per_image import PerImage, per_image_statistics
+from alternet.analysis.features.variance import Variance, VarianceResult
 from alternet.analysis.figures import draw_fourier, draw_spectra, draw_training, draw_variance
 from alternet.analysis.files import load_json, save_json
-from alternet.analysis.fourier import Fourier, FourierResult
 from alternet.analysis.machine import describe
-from alternet.analysis.networks import LABELS, Network, poster_networks
-from alternet.analysis.page import Page, write_page
-from alternet.analysis.per_image import PerImage, per_image_statistics
+from alternet.analysis.pages.poster_page import Page, write_page
 from alternet.analysis.progress import reporting
-from alternet.analysis.recipe import Recipe
-from alternet.analysis.settings import claim_folder, plain
-from alternet.analysis.spectra import SpectraResult, hessian_spectra
-from alternet.analysis.training import HISTORY_KIND, WARM, train
-from alternet.analysis.variance import Variance, VarianceResult
+from alternet.analysis.studies.settings import claim_folder, plain
+from alternet.analysis.studies.spectra import SpectraResult, hessian_spectra
+from alternet.analysis.training.batches import Batch, eval_batches, hessian_batches
+from alternet.analysis.training.data import ImageData, load_data
+from alternet.analysis.training.loop import HISTORY_KIND, WARM, train
+from alternet.analysis.training.networks import LABELS, Network, poster_networks
+from alternet.analysis.training.recipe import Recipe
 
 CONFIG_KIND, SECONDS_KIND = "alternet poster configuration", "alternet poster seconds"
 JUDGED_IMAGES = 1000  # claims are judged on at most this many test images, spread evenly

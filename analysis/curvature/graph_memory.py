@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
-from alternet.analysis.evaluation import Evaluation
+from alternet.analysis.curvature.evaluation import Evaluation
 
 CONTROL_GROUP = Path("/sys/fs/cgroup")  # of this process, as a container sees it
 

@@ -8,7 +8,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from alternet.analysis.settings import differences
+from alternet.analysis.studies.settings import differences
 
 START_AGAIN = "remove it to start again"
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from alternet.analysis.arithmetic import plain_arithmetic
-from alternet.analysis.operators import LinearOperator, check_operator
+from alternet.analysis.curvature.arithmetic import plain_arithmetic
 from alternet.analysis.progress import Report
-from alternet.analysis.vectors import Basis, VectorSpace, space_of
+from alternet.analysis.solvers.operators import LinearOperator, check_operator
+from alternet.analysis.solvers.vectors import Basis, VectorSpace, space_of
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ import timm
 from torch import nn
 
 import alternet  # noqa: F401 (registers AlterNet with timm)
-from alternet.analysis.checkpoints import load_weights
-from alternet.analysis.seeding import seeded
+from alternet.analysis.training.checkpoints import load_weights
+from alternet.analysis.training.seeding import seeded
 
 LABELS = {"resnet": "ResNet", "vit": "ViT", "alternet": "AlterNet"}
 

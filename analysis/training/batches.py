@@ -18,9 +18,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision import transforms
 
-from alternet.analysis.data import ImageData, as_tensor
-from alternet.analysis.recipe import Recipe
-from alternet.analysis.seeding import derived_seed, seeded
+from alternet.analysis.training.data import ImageData, as_tensor
+from alternet.analysis.training.recipe import Recipe
+from alternet.analysis.training.seeding import derived_seed, seeded
 
 Batch = tuple[Tensor, Tensor]
 

@@ -1,0 +1,1 @@
+"""Eigenvalues, densities and moments of symmetric operators that are known by their products."""

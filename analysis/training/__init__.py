@@ -1,0 +1,1 @@
+"""Images, networks and the recipe that trains them."""
