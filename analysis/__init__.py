@@ -1,8 +1,8 @@
 """The studies of Park & Kim, "How Do Vision Transformers Work?" (ICLR 2022), on any timm network and any images.
 
 ``curvature`` has the Hessian as a linear operator, ``solvers`` its eigenvalues, density and trace, ``distributed`` both
-over many processes; ``features`` reads feature maps; ``training`` the networks, ``studies`` the whole jobs, ``claims`` what
-they say of the paper's; ``figures`` and ``pages`` show it, ``commands`` is ``python -m alternet``.
+over many processes. ``features`` reads feature maps. ``training`` makes the networks, ``studies`` are the whole jobs,
+``claims`` what they say of the paper's; ``figures`` and ``pages`` show it, ``commands`` is ``python -m alternet``.
 """
 
 if __name__ != "alternet.analysis":

@@ -174,7 +174,8 @@ def attention_backward_tangent_query_kernel(
             IS_CAUSAL,
         )
         p = tl.exp2(s - lse)
-        d_p = times_transposed(grad, value, PRECISION)
+        if TANGENTS > 1:
+            d_p = times_transposed(grad, value, PRECISION)
 
         next_query = ()
         for k in tl.static_range(TANGENTS):
@@ -194,6 +195,8 @@ def attention_backward_tangent_query_kernel(
             )
             if r is not None:
                 r -= load_row_values(t_lse_ptr + (((t + k) * B + b) * H + h) * N, rows[:, None], N, 0.0)
+            if TANGENTS == 1:  # as late as it can be: products on FFMA keep whole rows in registers
+                d_p = times_transposed(grad, value, PRECISION)
             t_value = load_matrix_tile(t_value_ptrs[k], t_value_strides, columns, M, DV, BLOCK_DV)
             t_d_p = times_transposed_tangent(grad, t_grad[k], value, t_value, PRECISION)
             t_d_s = scores_grad_tangent(p, r, d_p, t_d_p, delta, t_delta[k])
@@ -313,7 +316,8 @@ def attention_backward_tangent_key_value_kernel(
         )
         p = tl.exp2(s - lse)
         delta = load_row_values(delta_ptr, rows[None, :], N, 0.0)
-        d_p = times_transposed(value, grad, PRECISION)
+        if TANGENTS > 1:
+            d_p = times_transposed(value, grad, PRECISION)
 
         next_key, next_value = (), ()
         for k in tl.static_range(TANGENTS):
@@ -344,6 +348,8 @@ def attention_backward_tangent_key_value_kernel(
                     value_k = accumulate(p, t_grad, value_k, PRECISION)
 
             if t_d_key_ptr is not None:
+                if TANGENTS == 1:
+                    d_p = times_transposed(value, grad, PRECISION)
                 t_delta = load_row_values(t_delta_ptr + t_head, rows[None, :], N, 0.0)
                 t_d_p = times_transposed_tangent(value, t_value[k], grad, t_grad, PRECISION)
                 t_d_s = scores_grad_tangent(p, r, d_p, t_d_p, delta, t_delta)

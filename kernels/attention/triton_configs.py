@@ -174,8 +174,8 @@ _Pairs = dict[tuple[str, int], tuple[int, int, int, int]]
 _SM_80_PAIRS: _Pairs = {
     ("tangent", 32): (64, 32, 4, 2),
     ("backward_tangent_query", 64): (32, 32, 4, 1),
-    ("backward_tangent_key_value", 64): (16, 32, 4, 1),
 }
+_SM_86_PAIRS: _Pairs = {("tangent", 32): (64, 32, 4, 2)}
 _SM_90_PAIRS: _Pairs = {
     ("tangent", 32): (128, 64, 8, 2),
     ("tangent", 64): (128, 32, 8, 2),
@@ -203,6 +203,6 @@ _GFX942_PAIRS: _Pairs = {
     ("backward_tangent_bias", 64): (32, 64, 4, 1),
 }
 _PAIRS = {
-    "sm_80": _SM_80_PAIRS, "sm_86": _SM_80_PAIRS, "sm_90": _SM_90_PAIRS, "sm_100": _SM_100_PAIRS,
+    "sm_80": _SM_80_PAIRS, "sm_86": _SM_86_PAIRS, "sm_90": _SM_90_PAIRS, "sm_100": _SM_100_PAIRS,
     "gfx90a": _GFX942_PAIRS, "gfx942": _GFX942_PAIRS,
 }  # fmt: skip

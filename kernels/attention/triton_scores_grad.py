@@ -7,6 +7,7 @@ from .triton_backward_tangent import scores_grad_tangent
 from .triton_tiles import (
     LOG2_E,
     load_matrix_tile,
+    load_matrix_tiles,
     load_row_values,
     matrices,
     matrix,
@@ -121,8 +122,13 @@ def scores_grad_tangent_tile(
     """dS' of one head at ``rows`` and ``columns``, a tuple over the tangents from t on; 0 beyond the ends."""
     head = (b * H + h) * N
     i, j = rows[:, None], columns[None, :]
+    # all operands of a group of products first: with products on FFMA the compiler spills otherwise
+    t_query_ptrs = matrices(t_query_ptr, t_query_strides, t, b, h, TANGENTS)
+    t_key_ptrs = matrices(t_key_ptr, t_key_strides, t, b, h, TANGENTS)
     query = load_matrix_tile(matrix(query_ptr, query_strides, 0, b, h), query_strides, rows, N, D, BLOCK_D)
+    t_query = load_matrix_tiles(t_query_ptrs, t_query_strides, rows, N, D, BLOCK_D)
     key = load_matrix_tile(matrix(key_ptr, key_strides, 0, b, h), key_strides, columns, M, D, BLOCK_D)
+    t_key = load_matrix_tiles(t_key_ptrs, t_key_strides, columns, M, D, BLOCK_D)
     product = times_transposed(query, key, PRECISION)
     bias_ptr = matrix(bias_ptr, bias_strides, 0, b, h)
     table_ptr = matrix(table_ptr, table_strides, 0, b, h)
@@ -130,8 +136,6 @@ def scores_grad_tangent_tile(
         product, bias_ptr, bias_strides, table_ptr, table_strides, grid_size, window, i, j, N, M, scale, IS_CAUSAL
     )
     p = tl.exp2(s - load_row_values(lse_ptr + head, i, N, float("inf")) * LOG2_E)
-    t_query_ptrs = matrices(t_query_ptr, t_query_strides, t, b, h, TANGENTS)
-    t_key_ptrs = matrices(t_key_ptr, t_key_strides, t, b, h, TANGENTS)
     t_bias_ptrs = matrices(t_bias_ptr, t_bias_strides, t, b, h, TANGENTS)
     t_table_ptrs = matrices(t_table_ptr, t_table_strides, t, b, h, TANGENTS)
     if t_query_ptr is None and t_key_ptr is None and t_bias_ptr is None and t_table_ptr is None:
@@ -139,25 +143,23 @@ def scores_grad_tangent_tile(
     else:
         r = ()
         for k in tl.static_range(TANGENTS):
-            t_query = load_matrix_tile(t_query_ptrs[k], t_query_strides, rows, N, D, BLOCK_D)
-            t_key = load_matrix_tile(t_key_ptrs[k], t_key_strides, columns, M, D, BLOCK_D)
             t_s = scores_tangent(
-                times_transposed_tangent(query, t_query, key, t_key, PRECISION),
+                times_transposed_tangent(query, t_query[k], key, t_key[k], PRECISION),
                 t_bias_ptrs[k], t_bias_strides, t_table_ptrs[k], t_table_strides, grid_size, i, j, N, M, scale,
             )  # fmt: skip
             r = r + (t_s - load_row_values(t_lse_ptr + (((t + k) * B + b) * H + h) * N, i, N, 0.0),)
 
-    grad = load_matrix_tile(matrix(grad_ptr, grad_strides, 0, b, h), grad_strides, rows, N, DV, BLOCK_DV)
-    value = load_matrix_tile(matrix(value_ptr, value_strides, 0, b, h), value_strides, columns, M, DV, BLOCK_DV)
-    d_p = times_transposed(grad, value, PRECISION)
-    delta = load_row_values(delta_ptr + head, i, N, 0.0)
     t_value_ptrs = matrices(t_value_ptr, t_value_strides, t, b, h, TANGENTS)
     t_grad_ptrs = matrices(t_grad_ptr, t_grad_strides, t, b, h, TANGENTS)
+    grad = load_matrix_tile(matrix(grad_ptr, grad_strides, 0, b, h), grad_strides, rows, N, DV, BLOCK_DV)
+    t_grad = load_matrix_tiles(t_grad_ptrs, t_grad_strides, rows, N, DV, BLOCK_DV)
+    value = load_matrix_tile(matrix(value_ptr, value_strides, 0, b, h), value_strides, columns, M, DV, BLOCK_DV)
+    t_value = load_matrix_tiles(t_value_ptrs, t_value_strides, columns, M, DV, BLOCK_DV)
+    d_p = times_transposed(grad, value, PRECISION)
+    delta = load_row_values(delta_ptr + head, i, N, 0.0)
     tiles = ()
     for k in tl.static_range(TANGENTS):
-        t_grad = load_matrix_tile(t_grad_ptrs[k], t_grad_strides, rows, N, DV, BLOCK_DV)
-        t_value = load_matrix_tile(t_value_ptrs[k], t_value_strides, columns, M, DV, BLOCK_DV)
-        t_d_p = times_transposed_tangent(grad, t_grad, value, t_value, PRECISION)
+        t_d_p = times_transposed_tangent(grad, t_grad[k], value, t_value[k], PRECISION)
         t_delta = load_row_values(t_delta_ptr + (((t + k) * B + b) * H + h) * N, i, N, 0.0)
         tiles = tiles + (scores_grad_tangent(p, r[k], d_p, t_d_p, delta, t_delta),)
     return tiles

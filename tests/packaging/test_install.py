@@ -58,7 +58,7 @@ def test_regular_install_works_elsewhere_and_claims_one_name(source, tmp_path):
     names = zipfile.ZipFile(built).namelist()
     assert {name.split("/")[0] for name in names if ".dist-info" not in name} == {"alternet"}
     assert len(names) == len(set(names))
-    assert sum(name.endswith("attention/reference.py") for name in names) == 1
+    assert sum(name.endswith("/attention/reference.py") for name in names) == 1
     target = tmp_path / "site"
     run(sys.executable, "-m", "pip", "install", "--no-deps", "--target", target, built, cwd=tmp_path)
     told = run(sys.executable, "-c", WITHOUT_THIS_CHECKOUT + SHOW, cwd=tmp_path, PYTHONPATH=str(target))
