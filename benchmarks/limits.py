@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._C._functorch import get_unwrapped, is_functorch_wrapped_tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
@@ -69,18 +70,20 @@ class _FirstReads(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         for tensor in _tensors((args, kwargs)):
-            if self._is_new(tensor):
-                self.bytes += tensor.untyped_storage().nbytes()
+            self.bytes += self._new_bytes(tensor)
         result = func(*args, **(kwargs or {}))
         for tensor in _tensors(result):
-            self._is_new(tensor)
+            self._new_bytes(tensor)
         return result
 
-    def _is_new(self, tensor: Tensor) -> bool:
+    def _new_bytes(self, tensor: Tensor) -> int:
+        """Of its storage, where that was not seen before."""
+        while is_functorch_wrapped_tensor(tensor):  # inside of a transform
+            tensor = get_unwrapped(tensor)
         storage = tensor.untyped_storage()
         known = storage.data_ptr() in self._seen
         self._seen[storage.data_ptr()] = storage
-        return not known
+        return 0 if known else storage.nbytes()
 
 
 def _tensors(tree: Any) -> list[Tensor]:

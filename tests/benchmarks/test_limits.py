@@ -26,8 +26,9 @@ def test_views_of_an_input_are_the_input():
 
 def test_products_of_transforms_count():
     a, t = torch.randn(6, 6), torch.randn(6, 6)
-    flops, _ = needs(lambda: torch.func.jvp(lambda x: x @ x, (a,), (t,)))
+    flops, moved = needs(lambda: torch.func.jvp(lambda x: x @ x, (a,), (t,)))
     assert flops == 3 * 2 * 6**3  # the product, and both sides of its derivative
+    assert moved == 4 * 36 * 4  # a and its tangent, the product and its tangent
 
 
 @pytest.mark.parametrize(("suite", "shape", "task"), ROWS)
