@@ -35,7 +35,7 @@ def main() -> None:
     tools = {name: TOOLS[name] for name in chosen.tools or TOOLS if TOOLS[name].installed()}
     results: dict[str, Any] = {"top": [], "density": [], "memory": []}
     for name in chosen.problems or ("vit", "resnet"):
-        values = run(truth, (name, WANTED), chosen.limit)
+        values = run(truth, (name, WANTED), 10 * chosen.limit)
         if isinstance(values, dict):
             parser.exit(1, f"float64 eigenvalues of {PROBLEMS[name].title}: {values['failed']}\n")
         print(f"{PROBLEMS[name].title}: {', '.join(f'{value:.5g}' for value in values)}", flush=True)
