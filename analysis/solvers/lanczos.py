@@ -95,8 +95,9 @@ def top_eigenvalues(
             ``op.under_autocast(torch.bfloat16)``. The Krylov space is the draft's; ``op`` is applied to
             the wanted Ritz vectors, and to corrections of them until the residuals, now true ones, meet ``tol``. Few
             products of ``op`` do at the end of large magnitude: its values are right to the square of the draft's
-            error at once. Copies of an eigenvalue are found as the draft has them. ``max_products`` holds for either
-            operator.
+            error at once. What the draft's Krylov space does not hold is not found, though ``converged`` is true of
+            the values that are: where exact copies of an eigenvalue matter, use none. ``max_products`` holds for
+            either operator.
         progress: called with the products done and ``max_products``, first with 0, then after each step; counts ``op``
             from 0 again after its draft.
 
