@@ -80,6 +80,8 @@ class _FirstReads(TorchDispatchMode):
         """Of its storage, where that was not seen before."""
         while is_functorch_wrapped_tensor(tensor):  # inside of a transform
             tensor = get_unwrapped(tensor)
+        if tensor._is_zerotensor():  # a derivative that is known to vanish takes no memory
+            return 0
         storage = tensor.untyped_storage()
         known = storage.data_ptr() in self._seen
         self._seen[storage.data_ptr()] = storage
