@@ -61,6 +61,11 @@ def launch(kernel: Any, programs: int, config: Config, device: torch.device, **a
             kernel[(programs,)](**arguments, num_warps=config.num_warps, num_stages=config.num_stages)
 
 
+def padded(width: int) -> int:
+    """Width of the tile that holds a row: a power of two, at least the 16 that matrix instructions want."""
+    return max(16, 1 << (width - 1).bit_length())
+
+
 def target(device: torch.device) -> str:
     """The target that stands for ``device``: the one whose matrix instructions and shared memory it has.
 

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .triton_launch import Config, launch
+from .triton_launch import Config, launch, padded
 
-__all__ = ["Config", "chunk_rows", "launch", "new", "row_config", "summed"]
+__all__ = ["Config", "chunk_rows", "launch", "new", "padded", "row_config", "summed"]
 
 MAX_WIDTH = 8192  # columns of a row that one program holds
 MAX_CHUNKS = 512  # programs that share a sum over rows: enough to fill the largest GPU several times
@@ -23,7 +23,7 @@ def row_config(width: int, numbers: int) -> Config:
     """
     if width > MAX_WIDTH:
         raise ValueError(f"x: rows of {width}, the triton backend has at most {MAX_WIDTH}")
-    columns = max(16, 1 << (width - 1).bit_length())
+    columns = padded(width)
     rows = max(1, numbers // columns)
     return Config(rows, columns, min(16, max(4, rows * columns // 512)), 1)
 

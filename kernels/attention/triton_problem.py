@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..triton_launch import Config, dot_precision, launch, target
+from ..triton_launch import Config, dot_precision, launch, padded, target
 from . import triton_configs
 
 # Programs that the sum of a bias gradient is split into at most where its slot has fewer tiles: enough to fill the
@@ -106,13 +106,13 @@ class Problem(NamedTuple):
 
     def _bucket(self) -> int:
         """The column of the configuration tables."""
-        return max(_padded(self.D), _padded(self.DV))
+        return max(padded(self.D), padded(self.DV))
 
     def launch_over_rows(self, kernel: Any, **arguments: Any) -> None:
         """One program per tile of rows of out: the two preprocessing kernels."""
         config = self.config("delta")
         programs = _cdiv(self.N, config.block_m) * self.B * self.H
-        constants = {"DV": self.DV, "BLOCK_M": config.block_m, "BLOCK_DV": _padded(self.DV)}
+        constants = {"DV": self.DV, "BLOCK_M": config.block_m, "BLOCK_DV": padded(self.DV)}
         launch(kernel, programs, config, self.device, **arguments, H=self.H, N=self.N, **constants)
 
     def launch_over_queries(self, kernel: Any, name: str, **arguments: Any) -> None:
@@ -184,7 +184,7 @@ class Problem(NamedTuple):
     def _within_a_row(self, config: Config) -> Config:
         """The tiles of a table's sum lie within a row of the grid."""
         assert self.grid is not None
-        largest = _padded(self.grid[1])
+        largest = padded(self.grid[1])
         return config._replace(block_m=min(config.block_m, largest), block_n=min(config.block_n, largest))
 
     def _tiles_of_a_row(self, config: Config) -> int:
@@ -204,8 +204,8 @@ class Problem(NamedTuple):
             "DV": self.DV,
             "BLOCK_M": config.block_m,
             "BLOCK_N": config.block_n,
-            "BLOCK_D": _padded(self.D),
-            "BLOCK_DV": _padded(self.DV),
+            "BLOCK_D": padded(self.D),
+            "BLOCK_DV": padded(self.DV),
             "IS_CAUSAL": self.is_causal,
             "PRECISION": self._precision(),
         }
@@ -224,8 +224,3 @@ class Problem(NamedTuple):
 
 def _cdiv(a: int, b: int) -> int:
     return -(-a // b)
-
-
-def _padded(width: int) -> int:
-    """Width of the tile that holds a row: a power of two, at least the 16 that matrix instructions want."""
-    return max(16, 1 << (width - 1).bit_length())

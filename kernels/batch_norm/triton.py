@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from ..missing import contiguous, count
-from ..triton_rows import Config, launch, new
+from ..triton_rows import Config, launch, new, padded
 
 
 def forward(
@@ -145,7 +145,7 @@ def _launch(kernel: Any, x: Tensor, T: int, activation: str, **given: Any) -> No
     arguments |= {f"{n}_ptr": t for n, t in zip(tensors, contiguous(*tensors.values()), strict=True)}
     shared = tensors["weight"] if tensors["weight"] is not None else tensors["bias"]
     arguments["weight_size"] = C if shared is None else shared.numel()
-    block = min(1024, max(16, 1 << (max(B * S, 1) - 1).bit_length()))
+    block = min(1024, padded(max(B * S, 1)))
     config = Config(1, block, 4, 1)
     arguments |= {"C": C, "S": S, "count": B * S, "RELU": activation == "relu", "BLOCK": block}
     launch(kernel, T * G * C, config, x.device, x_ptr=x.contiguous(), **arguments)

@@ -13,14 +13,14 @@ from typing import Any
 from torch import Tensor
 
 from ..missing import contiguous, count
-from ..triton_rows import Config, launch, new
+from ..triton_rows import Config, launch, new, padded
 from .reduction import reduced, spread
 
 
 def _launch(kernel: Any, logits: Tensor, T: int, smoothing: float, ignore_index: int, **tensors: Tensor | None) -> None:
     """One program for each row of each of T tangents."""
     C = logits.shape[-1]
-    block = min(1024, max(16, 1 << (C - 1).bit_length()))
+    block = min(1024, padded(C))
     config = Config(1, block, 4 if block > 256 else 1, 1)
     rows = logits.shape[0] * logits.shape[1]
     arguments: dict[str, Any] = {f"{name}_ptr": tensor for name, tensor in tensors.items()}

@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..triton_launch import Config, launch
+from ..triton_launch import Config, launch, padded
 from .spectrum import OFFSET
 
 NUMBERS = 512  # of a tile: four a thread, so that the loads of many rows fit in registers
@@ -64,7 +64,7 @@ def _read(maps: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 def configuration(n: int, *, interleaved: bool) -> Config:
     """Channels by anti-diagonals of a tile, and its warps."""
-    columns = max(16, 1 << (n - 1).bit_length())
+    columns = padded(n)
     channels = min(CHANNELS, max(1, NUMBERS // columns))
     if interleaved:
         channels = max(channels, min(CHANNELS, max(1, 8 * NUMBERS // columns)))

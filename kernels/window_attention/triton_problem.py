@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..triton_launch import Config, dot_precision, launch, target
+from ..triton_launch import Config, dot_precision, launch, padded, target
 from . import triton_configs
 from .partition import Partition
 
@@ -114,7 +114,7 @@ class Problem(NamedTuple):
         return config
 
     def _config(self, name: str) -> Config | None:
-        head_size = max(_padded(self.D), _padded(self.DV))
+        head_size = max(padded(self.D), padded(self.DV))
         return triton_configs.config(name, self._tokens, head_size, self.dtype, target(self.device))
 
     @property
@@ -141,8 +141,8 @@ class Problem(NamedTuple):
             "D": self.D,
             "DV": self.DV,
             "BLOCK": config.block_m,
-            "BLOCK_D": _padded(self.D),
-            "BLOCK_DV": _padded(self.DV),
+            "BLOCK_D": padded(self.D),
+            "BLOCK_DV": padded(self.DV),
             "WINDOW_H": self.partition.window[0],
             "WINDOW_W": self.partition.window[1],
             "CHANNELS_LAST": self.channels_last,
@@ -173,8 +173,3 @@ def _skewed_sum(pairs: Tensor, size: int) -> Tensor:
     """
     rows = F.pad(pairs.flip(-2), (0, size)).flatten(-2)
     return rows[..., : size * (2 * size - 1)].unflatten(-1, (size, 2 * size - 1)).sum(-2)
-
-
-def _padded(width: int) -> int:
-    """Width of the tile that holds a row: a power of two, at least the 16 that matrix instructions want."""
-    return max(16, 1 << (width - 1).bit_length())
