@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import os
 import secrets
 from collections.abc import Iterable, Iterator, Sequence
@@ -51,6 +52,11 @@ def save_json(path: str | os.PathLike[str], kind: str, content: dict[str, Any]) 
     text = json.dumps({"kind": kind, **content}, indent=1, allow_nan=False)
     with written_whole(path) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def json_number(value: float) -> float | None:
+    """``value`` as JSON can hold it: None for NaN."""
+    return None if math.isnan(value) else value
 
 
 def load_json(path: str | os.PathLike[str], kind: str) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from alternet.analysis.features import Tap
-from alternet.analysis.files import complete, load_json, save_csv, save_json
+from alternet.analysis.files import complete, json_number, load_json, save_csv, save_json
 from alternet.kernels.feature_spectrum import Spectrum
 
 KIND = "alternet variance analysis"
@@ -47,7 +47,7 @@ class VarianceResult:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write JSON that ``load`` reads (NaN as null)."""
         rows = [
-            {**asdict(tap), "map_size": size, "variance": None if np.isnan(value) else value}
+            {**asdict(tap), "map_size": size, "variance": json_number(value)}
             for tap, size, value in zip(self.taps, self.map_sizes, self.variance.tolist(), strict=True)
         ]
         save_json(path, KIND, {"network": self.network, "images": self.images, "taps": rows})

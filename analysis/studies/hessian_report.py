@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import torch
 
 from alternet.analysis.figures import draw_density, draw_eigenvalues
-from alternet.analysis.files import save_json
+from alternet.analysis.files import json_number, save_json
 from alternet.analysis.progress import reporting, reporting_stages
 from alternet.analysis.solvers.density import SpectralDensity, spectral_density
 from alternet.analysis.solvers.lanczos import top_eigenvalues
@@ -78,9 +77,9 @@ def _density_summary(name: str, found: SpectralDensity, seed: int) -> dict[str, 
         "of": name,
         "size": found.size,
         "trace": found.size * mean,
-        "trace_error": _number(found.size * error),
+        "trace_error": json_number(found.size * error),
         "proportion_negative": below,
-        "proportion_negative_error": _number(below_error),
+        "proportion_negative_error": json_number(below_error),
         "products": found.products,
         "seed": seed,
     }
@@ -93,17 +92,12 @@ def report_trace(op: LinearOperator, out: Path, *, products: int, seed: int) -> 
     result = {
         "size": op.shape[0],
         "trace": found.trace,
-        "trace_error": _number(found.trace_error),
+        "trace_error": json_number(found.trace_error),
         "squared_frobenius": found.squared_frobenius,
-        "squared_frobenius_error": _number(found.squared_frobenius_error),
+        "squared_frobenius_error": json_number(found.squared_frobenius_error),
         "frobenius": found.frobenius,
         "products": found.products,
         "seed": seed,
     }
     save_json(out / "trace.json", KIND, result)
     return result
-
-
-def _number(value: float) -> float | None:
-    """JSON has no NaN, the error of a single sample."""
-    return None if math.isnan(value) else value

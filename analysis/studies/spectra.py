@@ -23,7 +23,7 @@ from alternet.analysis.checksum import checksum
 from alternet.analysis.curvature.hessian import HessianOperator
 from alternet.analysis.distributed.dealing import finish, open_journal
 from alternet.analysis.distributed.ranks import Ranks
-from alternet.analysis.files import complete, load_json, save_json
+from alternet.analysis.files import complete, json_number, load_json, save_json
 from alternet.analysis.progress import Report, reporting
 from alternet.analysis.solvers.lanczos import top_eigenvalues
 from alternet.analysis.studies.journal import START_AGAIN
@@ -112,7 +112,7 @@ class SpectraResult:
         """Plain JSON values: NEP and APE with intervals, quantiles of the eigenvalues, and how sure they are."""
         estimates = {"nep": nep(self.values), "ape": ape(self.values)}
         return {
-            **{name: {k: _json(v) for k, v in asdict(estimate).items()} for name, estimate in estimates.items()},
+            **{name: {k: json_number(v) for k, v in asdict(estimate).items()} for name, estimate in estimates.items()},
             "quantiles": {str(q): float(np.quantile(self.values, q)) for q in (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)},
             "sign_uncertain": int((np.abs(self.values) <= self.residuals).sum()),
             "not_converged": int((~self.converged).sum()),
@@ -261,7 +261,3 @@ def _bootstrap(numerators: np.ndarray, denominators: np.ndarray, seed: int) -> E
         return Estimate(float(value), math.nan, math.nan)
     low, high = np.quantile(resampled, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return Estimate(float(value), float(low), float(high))
-
-
-def _json(value: float) -> float | None:
-    return None if math.isnan(value) else value
