@@ -85,7 +85,9 @@ class Refinement:
         return True
 
     def _rayleigh_ritz(self) -> None:
-        self.values, self._coordinates = torch.linalg.eigh(self._projection)
+        values, coordinates = torch.linalg.eigh(self._projection)
+        agreed = self._space.agreed(torch.cat([values[None], coordinates]))
+        self.values, self._coordinates = agreed[0], agreed[1:]
         self.chosen = self._wanted.chosen(self.values)
         coordinates = self._coordinates[:, self.chosen]
         self._residuals = self._images.combine(coordinates).t()

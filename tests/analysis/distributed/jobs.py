@@ -43,6 +43,7 @@ def solved(op):
         "values": top.values,
         "residuals": top.residuals,
         "products": top.products,
+        "drafted": top_eigenvalues(op, 3, tol=1e-4, draft=op).values,
         "vectors": torch.stack([op.space.gather(part) for part in top.vectors.t()], dim=1),
         "nodes": torch.from_numpy(density.nodes),
         "weights": torch.from_numpy(density.weights),

@@ -52,6 +52,7 @@ def test_top_eigenvalues_are_those_of_one_rank(found, case):
     assert bool(one.converged.all())
     assert several["products"] == one.products
     assert error(several["values"], one.values) < TOLERANCE[case]
+    assert error(several["drafted"], one.values) < TOLERANCE[case]
     overlaps = (several["vectors"].double() * one.vectors.double()).sum(0).abs()
     assert float(overlaps.sub(1).abs().max()) < 100 * TOLERANCE[case]
 
