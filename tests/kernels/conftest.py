@@ -75,3 +75,21 @@ def backend(request: pytest.FixtureRequest):
     """Every backend with float64 arithmetic that can run here, switched on for the test."""
     with use_backend(request.param):
         yield request.param
+
+
+@pytest.fixture
+def watched_outputs(monkeypatch: pytest.MonkeyPatch):
+    """Every torch.empty is NaN, so that an entry nobody writes shows, and ends in a fence that nobody may write."""
+    empty, fence, fenced = torch.empty, 64, []
+
+    def poisoned(*shape, dtype=None, device=None):
+        size = torch.Size(shape).numel()
+        whole = empty(size + fence, dtype=dtype, device=device).fill_(torch.nan)
+        fenced.append((whole, size))
+        return whole[:size].view(shape)
+
+    monkeypatch.setattr(torch, "empty", poisoned)
+    yield
+    monkeypatch.undo()
+    for whole, size in fenced:
+        assert whole[size:].isnan().all(), "written beyond the end of an output"

@@ -9,9 +9,6 @@ from __future__ import annotations
 
 import importlib.util
 import itertools
-import os
-import subprocess
-import sys
 from dataclasses import dataclass
 
 import pytest
@@ -27,10 +24,11 @@ from alternet.kernels.attention import triton as backend
 from alternet.kernels.attention import triton_configs, triton_problem
 from alternet.kernels.attention.cases import neighbours, relative_position_bias
 
-INTERPRETING = os.environ.get("TRITON_INTERPRET") == "1"
-DEVICE = "cpu" if INTERPRETING else "cuda"
+from .triton_runs import DEVICE, INTERPRETING, passes_in_interpreter, starts_interpreter
+
 REASON = backend.unavailable_reason()
 
+pytestmark = pytest.mark.usefixtures("watched_outputs")
 runs_kernels = pytest.mark.skipif(REASON is not None, reason=f"{REASON} (test_in_the_interpreter runs it)")
 on_gpu = pytest.mark.skipif(REASON is not None or INTERPRETING, reason=REASON or "too large for the interpreter")
 dtypes = pytest.mark.parametrize(
@@ -47,13 +45,9 @@ dtypes = pytest.mark.parametrize(
 )
 
 
-@pytest.mark.skipif(INTERPRETING, reason="is what started this process")
+@starts_interpreter
 def test_in_the_interpreter():
-    command = [sys.executable, "-m", "pytest", __file__, "-q", "-p", "no:cacheprovider"]
-    environment = {**os.environ, "TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": ""}
-    finished = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert finished.returncode == 0, finished.stdout[-8000:] + finished.stderr[-2000:]
-    assert " passed" in finished.stdout
+    passes_in_interpreter(__file__)
 
 
 @dataclass(frozen=True)
@@ -186,24 +180,6 @@ def differentiate(case: Case, x: dict, t: dict, parameters: dict, dtype: torch.d
         t_d = torch.func.jvp(gradients, (*primals, grad), (*t_primals, tangent(i, "g")))[1]
         t_results.append({"t_out": t_out, "t_lse": t_lse} | {f"t_d_{n}": d for n, d in zip(names, t_d, strict=True)})
     return results | {name: torch.stack([r[name] for r in t_results]) for name in t_results[0]}
-
-
-@pytest.fixture(autouse=True)
-def watched_outputs(monkeypatch: pytest.MonkeyPatch):
-    """Every torch.empty is NaN, so that an entry nobody writes shows, and ends in a fence that nobody may write."""
-    empty, fence, fenced = torch.empty, 64, []
-
-    def poisoned(*shape, dtype=None, device=None):
-        size = torch.Size(shape).numel()
-        whole = empty(size + fence, dtype=dtype, device=device).fill_(torch.nan)
-        fenced.append((whole, size))
-        return whole[:size].view(shape)
-
-    monkeypatch.setattr(torch, "empty", poisoned)
-    yield
-    monkeypatch.undo()
-    for whole, size in fenced:
-        assert whole[size:].isnan().all(), "written beyond the end of an output"
 
 
 @pytest.fixture

@@ -7,9 +7,6 @@ of its own. Compiling for GPUs needs none.
 from __future__ import annotations
 
 import importlib.util
-import os
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -22,8 +19,8 @@ from alternet.kernels.feature_spectrum import reference
 from alternet.kernels.feature_spectrum import triton as backend
 from alternet.kernels.triton_launch import record
 
-INTERPRETING = os.environ.get("TRITON_INTERPRET") == "1"
-DEVICE = "cpu" if INTERPRETING else "cuda"
+from .triton_runs import DEVICE, INTERPRETING, passes_in_interpreter, starts_interpreter
+
 REASON = available_backends()["triton"]
 
 runs_kernels = pytest.mark.skipif(REASON is not None, reason=f"{REASON} (test_in_the_interpreter runs it)")
@@ -35,13 +32,9 @@ LAYOUTS = {
 }
 
 
-@pytest.mark.skipif(INTERPRETING, reason="is what started this process")
+@starts_interpreter
 def test_in_the_interpreter():
-    command = [sys.executable, "-m", "pytest", __file__, "-q", "-p", "no:cacheprovider"]
-    environment = {**os.environ, "TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": ""}
-    finished = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert finished.returncode == 0, finished.stdout[-8000:] + finished.stderr[-2000:]
-    assert " passed" in finished.stdout
+    passes_in_interpreter(__file__)
 
 
 def check(x, layout="contiguous", tolerance=2e-5):

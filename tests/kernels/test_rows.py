@@ -9,9 +9,6 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import itertools
-import os
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -19,7 +16,8 @@ from torch import Tensor
 
 from alternet.kernels import available_backends
 
-INTERPRETING = os.environ.get("TRITON_INTERPRET") == "1"
+from .triton_runs import INTERPRETING, passes_in_interpreter, starts_interpreter
+
 BACKENDS = [name for name in (("triton",) if INTERPRETING else ("cpu", "triton")) if available_backends()[name] is None]
 DEVICES = {"cpu": "cpu", "triton": "cpu" if INTERPRETING else "cuda"}
 
@@ -174,14 +172,10 @@ def dtypes_of(backend: str) -> tuple[torch.dtype, ...]:
     return (torch.float32, torch.float16) if backend == "triton" else (torch.float64, torch.float32, torch.bfloat16)
 
 
-@pytest.mark.skipif(INTERPRETING, reason="is what started this process")
+@starts_interpreter
 @pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed")
 def test_in_the_interpreter():
-    command = [sys.executable, "-m", "pytest", __file__, "-q", "-p", "no:cacheprovider"]
-    environment = {**os.environ, "TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": ""}
-    finished = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert finished.returncode == 0, finished.stdout[-8000:] + finished.stderr[-2000:]
-    assert " passed" in finished.stdout
+    passes_in_interpreter(__file__)
 
 
 @works

@@ -7,9 +7,6 @@ imported: ``test_in_the_interpreter`` runs this file again in a process of its o
 from __future__ import annotations
 
 import importlib.util
-import os
-import subprocess
-import sys
 from dataclasses import dataclass
 
 import pytest
@@ -23,21 +20,18 @@ from alternet.kernels import available_backends, use_backend, window_attention
 from alternet.kernels.window_attention import cases, reference, triton_configs
 from alternet.kernels.window_attention import triton as backend
 
-INTERPRETING = os.environ.get("TRITON_INTERPRET") == "1"
-DEVICE = "cpu" if INTERPRETING else "cuda"
+from .triton_runs import DEVICE, passes_in_interpreter, starts_interpreter
+
 REASON = available_backends()["triton"]
 TOLERANCE = {torch.float32: 2e-6, torch.float16: 2e-3}  # of the largest entry of all that a map returns
 
+pytestmark = pytest.mark.usefixtures("watched_outputs")
 runs_kernels = pytest.mark.skipif(REASON is not None, reason=f"{REASON} (test_in_the_interpreter runs it)")
 
 
-@pytest.mark.skipif(INTERPRETING, reason="is what started this process")
+@starts_interpreter
 def test_in_the_interpreter():
-    command = [sys.executable, "-m", "pytest", __file__, "-q", "-p", "no:cacheprovider"]
-    environment = {**os.environ, "TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": ""}
-    finished = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert finished.returncode == 0, finished.stdout[-8000:] + finished.stderr[-2000:]
-    assert " passed" in finished.stdout
+    passes_in_interpreter(__file__)
 
 
 @dataclass(frozen=True)
@@ -131,24 +125,6 @@ def check(case: Case, dtype: torch.dtype = torch.float32) -> None:
 
 def double(x):
     return [double(t) for t in x] if isinstance(x, list) else None if x is None else x.double()
-
-
-@pytest.fixture(autouse=True)
-def watched_outputs(monkeypatch: pytest.MonkeyPatch):
-    """Every torch.empty is NaN, so that an entry nobody writes shows, and ends in a fence that nobody may write."""
-    empty, fence, fenced = torch.empty, 64, []
-
-    def poisoned(*shape, dtype=None, device=None):
-        size = torch.Size(shape).numel()
-        whole = empty(size + fence, dtype=dtype, device=device).fill_(torch.nan)
-        fenced.append((whole, size))
-        return whole[:size].view(shape)
-
-    monkeypatch.setattr(torch, "empty", poisoned)
-    yield
-    monkeypatch.undo()
-    for whole, size in fenced:
-        assert whole[size:].isnan().all(), "written beyond the end of an output"
 
 
 def each(*selected: Case):
