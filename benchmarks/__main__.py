@@ -6,20 +6,17 @@ Writes benchmarks/results/<suite>.json (every run) and <suite>.md (the table), f
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 
-from alternet.analysis.machine import describe
 from alternet.kernels import available_backends
 
 from .measure import interleaved_seconds, median_ratio, peak_memory
+from .report import RESULTS, line, machine, save
 from .suite import SUITES, Cell, Suite, load
-
-RESULTS = Path(__file__).parent / "results"
 
 
 def main() -> None:
@@ -64,7 +61,7 @@ def _line(suite: Suite, row: dict) -> str:
     bytes_used = [_mebibytes(memory.get(name)) for name in ("alternet", *suite.peers)]
     milliseconds = statistics.median(own) * 1e3
     cells = [row["shape"], row["task"], f"{milliseconds:.{1 if milliseconds > 2 else 2}f} ms", *ratios, *bytes_used]
-    return "| " + " | ".join(cells) + " |"
+    return line(cells)
 
 
 def _mebibytes(count: int | None) -> str:
@@ -72,14 +69,12 @@ def _mebibytes(count: int | None) -> str:
 
 
 def _write(folder: Path, name: str, suite: Suite, rows: list[dict]) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    about = describe()
-    machine = f"{about['processor']}, torch {about['torch']}, Python {about['Python']}"
-    (folder / f"{name}.json").write_text(json.dumps({"machine": machine, "rows": rows}, indent=1) + "\n")
+    made_on = machine()
     table = "\n".join([_header(suite), *(_line(suite, row) for row in rows)])
-    text = f"{table}\n\n{machine}; float32, medians of interleaved runs in one process; `make bench` remakes it.\n"
-    (folder / f"{name}.md").write_text(text)
-    print(f"\n{machine}\nwritten: {folder}/{name}.md, {name}.json\n")
+    text = f"{table}\n\n{made_on}; float32, medians of interleaved runs in one process; `make bench` remakes it."
+    print(f"\n{made_on}")
+    save(folder, name, {"machine": made_on, "rows": rows}, text)
+    print()
 
 
 if __name__ == "__main__":

@@ -26,8 +26,8 @@ from alternet.kernels import attention, use_backend
 from .attention import FIRST_ORDER, TASKS, Attention, eager
 from .measure import worst_error
 from .peers import packages
+from .report import RESULTS
 
-RESULTS = Path(__file__).parent / "results"
 ROUNDS = 3
 # Largest error relative to float64 eager's norm: rounding of the inputs' precision, times ten.
 TOLERANCES = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 8e-2}

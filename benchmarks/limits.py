@@ -10,7 +10,6 @@ keeping their results. Writes benchmarks/results/limits.md and limits.json.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -24,12 +23,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from alternet.analysis.machine import describe
-
 from .measure import interleaved_seconds
+from .report import RESULTS, line, machine, save
 from .suite import Cell, load
 
-RESULTS = Path(__file__).parent / "results"
 ROWS = (  # suite, beginning of the shape, task
     ("attention", "ViT-Ti", "jvp(grad)"),
     ("attention", "windows of 7", "jvp(grad)"),
@@ -160,19 +157,16 @@ def _line(row: Row) -> str:
         f"{row.eager * 1e3:.3g} ms",
         f"{row.eager / row.least:.1f}x",
     ]
-    return "| " + " | ".join(cells) + " |"
+    return line(cells)
 
 
 def _write(folder: Path, rates: Rates, rows: list[Row]) -> None:
-    about = describe()
-    machine = f"{about['processor']}, torch {about['torch']}, Python {about['Python']}"
+    made_on = machine()
     speeds = f"{rates.flops / 1e9:.0f} GFLOP/s in a product of 2048 x 2048, {rates.bytes / 1e9:.1f} GB/s in a copy"
-    folder.mkdir(parents=True, exist_ok=True)
-    content = {"machine": machine, "rates": asdict(rates), "rows": [asdict(row) for row in rows]}
-    (folder / "limits.json").write_text(json.dumps(content, indent=1) + "\n")
-    lines = [HEADER, *map(_line, rows), "", f"{machine}; {speeds}; float32, `python -m benchmarks.limits` remakes it."]
-    (folder / "limits.md").write_text("\n".join(lines) + "\n")
-    print(f"\n{lines[-1]}\nwritten: {folder}/limits.md, limits.json")
+    content = {"machine": made_on, "rates": asdict(rates), "rows": [asdict(row) for row in rows]}
+    lines = [HEADER, *map(_line, rows), "", f"{made_on}; {speeds}; float32, `python -m benchmarks.limits` remakes it."]
+    print(f"\n{lines[-1]}")
+    save(folder, "limits", content, "\n".join(lines))
 
 
 if __name__ == "__main__":

@@ -31,8 +31,8 @@ from alternet.analysis.machine import describe
 from alternet.kernels import attention
 
 from .measure import worst_error
+from .report import RESULTS
 
-RESULTS = Path(__file__).parent / "results"
 RIGHT = 1e-3  # relative error in float32 that still counts as right: ten times what rounding makes of these sizes
 HEADS, SIZE = 2, 32
 FUSED = (SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.CUDNN_ATTENTION)

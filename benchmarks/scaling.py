@@ -22,8 +22,8 @@ from alternet.kernels import attention
 
 from .attention import TASKS, eager
 from .measure import interleaved_seconds, median_ratio
+from .report import RESULTS
 
-RESULTS = Path(__file__).parent / "results"
 IMAGES = Path(__file__).parents[1] / "docs" / "images"
 TOKENS = (49, 100, 197, 257, 577, 1024, 2048, 4096, 8192)
 SIZE = 64

@@ -8,19 +8,16 @@ are not installed are left out (``pip install '.[peers]'``). Writes benchmarks/r
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from alternet.analysis.machine import describe
-
+from ..report import RESULTS, line, machine, save
 from .jobs import density_seconds, product_peak, run, top, truth
 from .problem import PROBLEMS
 from .tools import PRODUCTS, TOOLS
 
-RESULTS = Path(__file__).parents[1] / "results"
 WANTED, ACCURACY, STEPS = 5, 1e-3, 30
 
 
@@ -74,15 +71,11 @@ def _error(got: list[float], want: list[float]) -> float:
 
 
 def _write(folder: Path, results: dict[str, Any], memory: str) -> None:
-    about = describe()
-    machine = f"{about['processor']}, torch {about['torch']}, Python {about['Python']}"
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "hessian.json").write_text(json.dumps({"machine": machine} | results, indent=1) + "\n")
+    made_on = machine()
     sections = [_top_table(results["top"]), _density_table(results["density"])]
     sections.append(_memory_table(memory, results["memory"]))
-    note = f"{machine}; float32, two threads, one run each in a process of its own; `make bench-hessian` remakes it."
-    (folder / "hessian.md").write_text("\n\n".join([*sections, note]) + "\n")
-    print(f"written: {folder}/hessian.md, hessian.json")
+    note = f"{made_on}; float32, two threads, one run each in a process of its own; `make bench-hessian` remakes it."
+    save(folder, "hessian", {"machine": made_on} | results, "\n\n".join([*sections, note]))
 
 
 def _top_table(rows: list[dict[str, Any]]) -> str:
@@ -93,10 +86,10 @@ def _top_table(rows: list[dict[str, Any]]) -> str:
         last = row["tries"][-1]
         title = [PROBLEMS[row["problem"]].title, TOOLS[row["tool"]].title, f"{last['setting']:g}"]
         if "failed" in last:
-            lines.append(_line([*title, "", last["failed"], "", ""]))
+            lines.append(line([*title, "", last["failed"], "", ""]))
             continue
         ratio = f"{last['seconds'] / own[row['problem']]:.1f}x" if row["reached"] else "not reached"
-        lines.append(_line([*title, last["products"], f"{last['seconds']:.1f}", f"{last['error']:.0e}", ratio]))
+        lines.append(line([*title, last["products"], f"{last['seconds']:.1f}", f"{last['error']:.0e}", ratio]))
     return "\n".join(lines)
 
 
@@ -106,21 +99,17 @@ def _density_table(rows: list[dict[str, Any]]) -> str:
     for row in rows:
         title = [PROBLEMS[row["problem"]].title, TOOLS[row["tool"]].title]
         if "failed" in row:
-            lines.append(_line([*title, row["failed"], ""]))
+            lines.append(line([*title, row["failed"], ""]))
         else:
-            lines.append(_line([*title, f"{row['seconds']:.1f}", f"{row['seconds'] / own[row['problem']]:.1f}x"]))
+            lines.append(line([*title, f"{row['seconds']:.1f}", f"{row['seconds'] / own[row['problem']]:.1f}x"]))
     return "\n".join(lines)
 
 
 def _memory_table(title: str, rows: list[dict[str, Any]]) -> str:
     lines = [f"| {title}: operator and one product by | added at its peak |", "|---|---|"]
     for row in rows:
-        lines.append(_line([row["tool"], row.get("failed") or f"{row['bytes'] / 2**20:.0f} MiB"]))
+        lines.append(line([row["tool"], row.get("failed") or f"{row['bytes'] / 2**20:.0f} MiB"]))
     return "\n".join(lines)
-
-
-def _line(cells: list[Any]) -> str:
-    return "| " + " | ".join(map(str, cells)) + " |"
 
 
 if __name__ == "__main__":

@@ -1,0 +1,30 @@
+"""Where results go, and what they say they ran on."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from alternet.analysis.machine import describe
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def machine() -> str:
+    """Processor, threads and versions, for people to read."""
+    about = describe()
+    return f"{about['processor']}, torch {about['torch']}, Python {about['Python']}"
+
+
+def line(cells: list[Any]) -> str:
+    """A row of a Markdown table."""
+    return "| " + " | ".join(map(str, cells)) + " |"
+
+
+def save(folder: Path, name: str, content: dict[str, Any], text: str) -> None:
+    """Write ``content`` as ``name``.json and ``text`` as ``name``.md, and say so."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n")
+    (folder / f"{name}.md").write_text(text + "\n")
+    print(f"written: {folder}/{name}.md, {name}.json")
