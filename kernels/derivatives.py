@@ -84,6 +84,11 @@ class Operator:
         tangent(*x, y, *r, *x', **parameters) -> (y', *r')
         backward(*x, y, *r, g, needs=, **parameters) -> x̄
         backward_tangent(*x, y, *r, g, *x', y', *r', g', needs=, **parameters) -> x̄'
+
+    A backend may have two more, of which jvp(grad) is made where both parts are wanted and share work::
+
+        forward_and_tangent(*x, *x', **parameters) -> (y, *r, y', *r')
+        backward_and_tangent(*x, y, *r, g, *x', y', *r', g', needs=, **parameters) -> (*x̄, *x̄')
     """
 
     def __init__(self, signature: Signature, modules: Callable[[str], ModuleType] | None = None) -> None:
@@ -187,6 +192,16 @@ class _Map:
         grads = [g for group, size in self.sizes for g in by_group.get(group, (None,) * size)]
         return (*grads, *(None,) * (self.returns_gradients + len(self.signature.parameters) + 1))
 
+    def joint_map(self, a: _Arguments, t_x: MaybeTensors) -> Callable[..., tuple] | None:
+        """The backend's map of this one and its tangent at once, if it has one and x moves."""
+        moves = [t is not None for t in t_x]
+        constants = any(moves[self.signature.inputs.index(name)] for name in self.signature.constants)
+        if constants or not any(moves):
+            return None
+        assert a.x[0] is not None
+        module = self.operator.modules(backends.resolve(a.rest[-1], a.x[0]))
+        return getattr(module, f"{self.name}_and_tangent", None)
+
     def parameters(self, a: _Arguments) -> dict[str, Any]:
         return {name: value for (_, name), value in zip(self.signature.parameters, a.rest, strict=False)}
 
@@ -232,7 +247,15 @@ class _Forward(_Map):
         return self.signature.fake(*a.x, **self.parameters(a))
 
     def rules(self) -> dispatcher.Rules:
-        return dispatcher.Rules(self.save, self.reverse, self.push)
+        return dispatcher.Rules(self.save, self.reverse, self.push, self.joint)
+
+    def joint(self, args: tuple, tangents: MaybeTensors) -> tuple[tuple, tuple] | None:
+        a, t_x = self.parse(args), _lead(tangents[: self.n])
+        both = self.joint_map(a, t_x)
+        if both is None:
+            return None
+        results = both(*a.x, *t_x, **self.parameters(a))
+        return results[: self.n_yr], tuple(t[0] for t in results[self.n_yr :])
 
     def reverse(self, ctx: Any, g: Tensor | None, *r_bar: Tensor | None) -> tuple:
         _refuse_residual_cotangents(r_bar)
@@ -291,7 +314,17 @@ class _Backward(_Map):
         return [_like(x, need, a.g[0], ()) for x, need in zip(a.x, a.needs, strict=True)]
 
     def rules(self) -> dispatcher.Rules:
-        return dispatcher.Rules(self.save, self.reverse, self.push)
+        return dispatcher.Rules(self.save, self.reverse, self.push, self.joint)
+
+    def joint(self, args: tuple, tangents: MaybeTensors) -> tuple[tuple, tuple] | None:
+        a, t = self.parse(args), _lead(tangents[: self.n_tensors])
+        t_x, t_yr = t[: self.n], t[self.n : self.n + self.n_yr]
+        both = self.joint_map(a, t_x)
+        if both is None or any(t is None for t in t_yr):
+            return None
+        results = both(*a.tensors, *t, needs=a.needs, **self.parameters(a))
+        bars = [_or_nothing(t, a.g[0]) for t in results]
+        return tuple(bars[: self.n]), tuple(t[0] if n else t for n, t in zip(a.needs, bars[self.n :], strict=True))
 
     def reverse(self, ctx: Any, *u: Tensor | None) -> tuple:
         """Of x̄ = J(x)ᵀ g for its cotangent u: J u to g, and d/dε J(x + εu)ᵀ g to x."""

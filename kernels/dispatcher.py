@@ -50,15 +50,20 @@ Call = Callable[..., tuple]
 
 
 class Rules:
-    """The derivatives of an op; each gets the ``ctx`` that ``save`` filled."""
+    """The derivatives of an op; each gets the ``ctx`` that ``save`` filled.
+
+    ``joint(args, tangents)``, where there is one, computes the op's results and their tangents at once on real tensors,
+    or says ``None``: for this call they are had one after the other.
+    """
 
     def __init__(
         self,
         save: Callable[[Any, tuple, tuple], None],
         reverse: Callable[..., tuple],
         forward: Callable[..., tuple] | None,
+        joint: levels.Joint | None = None,
     ) -> None:
-        self.save, self.reverse, self.forward = save, reverse, forward
+        self.save, self.reverse, self.forward, self.joint = save, reverse, forward, joint
 
 
 def define(
@@ -92,7 +97,7 @@ def define(
         call = dispatched
     else:
         bottom = _bottom(_below(op, kernel), rules, rule, plain, dispatched)
-        call = levels.walker(name, rules, bottom=bottom, plain=plain, dispatched=dispatched)
+        call = levels.walker(name, rules, bottom=bottom, joint=_joint(rules), plain=plain, dispatched=dispatched)
     if single:
         kernel, fake, autograd = _first(kernel), _first(fake), _first(autograd)
     _LIBRARY.impl(name, kernel, "CompositeExplicitAutograd")
@@ -152,6 +157,20 @@ def _bottom(below: Call, rules: Rules, rule: Any, plain: Call, dispatched: Call)
         return rule.apply(None, *args)
 
     return bottom
+
+
+def _joint(rules: Rules) -> levels.Joint:
+    """``rules.joint`` below all levels of ``torch.func``, where nothing else wants a derivative of it."""
+
+    def joint(args, tangents):
+        tensors = (*args, *tangents)
+        dual = forward_ad._current_level >= 0 and eager_transforms.JVP_NESTING == 0
+        if rules.joint is None or not _all_plain(tensors) or any(_wanted(tensors, dual)):
+            return None
+        with _AutoDispatchBelowAutograd():
+            return rules.joint(args, tangents)
+
+    return joint
 
 
 def _all_plain(args: tuple) -> bool:

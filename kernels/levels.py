@@ -11,8 +11,8 @@ operation, tensors that are more than memory with a gradient.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -49,6 +49,8 @@ except ImportError as error:  # a release that moved a private name: say so inst
     ) from error
 
 Call = Callable[..., tuple]
+Joint = Callable[[tuple, Sequence["Tensor | None"]], "tuple[tuple, tuple] | None"]
+Result = TypeVar("Result")
 
 _FRONT = DispatchKey.FuncTorchDynamicLayerFrontMode
 _PYTHON = DispatchKey.PythonDispatcher
@@ -57,7 +59,7 @@ _PYTHON = DispatchKey.PythonDispatcher
 class Level:
     """The innermost level of ``torch.func``, ``grad`` (also ``vjp``) or ``jvp``, as one call sees it."""
 
-    __slots__ = ("grad_mode", "inner", "is_jvp", "number", "outer_mode", "results")
+    __slots__ = ("grad_mode", "inner", "is_jvp", "number", "outer_mode", "results", "tangents")
 
     def __init__(self, interpreter: Any, is_jvp: bool) -> None:
         self.number, self.is_jvp = interpreter.level(), is_jvp
@@ -69,6 +71,7 @@ class Level:
         self.grad_mode = torch.is_grad_enabled()
         self.inner: tuple = ()  # the arguments and the results one level further down
         self.results: tuple = ()
+        self.tangents: tuple | None = None  # the results' where they came with them
 
     def enter(self, args: tuple) -> tuple[tuple, bool]:
         """The arguments as tensors of this level, and whether one of them was before; keeps what lies further down."""
@@ -87,7 +90,7 @@ class Level:
         self.inner = tuple(inner)
         return tuple(lifted), own
 
-    def below(self, f: Call, *args: Any) -> tuple:
+    def below(self, f: Callable[..., Result], *args: Any) -> Result:
         """f(*args) one level down."""
         grad_mode, fwd_mode = torch.is_grad_enabled(), _is_fwd_grad_enabled()
         layer = pop_dynamic_layer_stack()
@@ -108,6 +111,7 @@ class Level:
 
     def forget(self) -> None:
         self.inner = self.results = ()
+        self.tangents = None
 
 
 class _Kept:
@@ -123,13 +127,14 @@ class _Kept:
         pass
 
 
-def walker(name: str, rules: Any, *, bottom: Call, plain: Call, dispatched: Call) -> Call:
+def walker(name: str, rules: Any, *, bottom: Call, joint: Joint, plain: Call, dispatched: Call) -> Call:
     """The op as a function that goes round the dispatcher where it can.
 
     Args:
         name: the op's.
         rules: its derivatives, ``dispatcher.Rules``.
         bottom: the call where no level is left.
+        joint: ``joint(args, tangents)`` gives results and their tangents at once where no level is left, or None.
         plain: the call where there is no rule for the derivative that is asked for.
         dispatched: the call by the dispatcher.
     """
@@ -152,6 +157,11 @@ def walker(name: str, rules: Any, *, bottom: Call, plain: Call, dispatched: Call
             return level.below(walk, *level.inner)
         if rules.forward is None and any(isinstance(t, Tensor) and tangent(t) is not None for t in args):
             return plain(*args)
+        if level.is_jvp and rules.joint is not None:
+            tangents = level.unwrap(tuple(tangent(t) if isinstance(t, Tensor) else None for t in args))
+            both = level.below(_at_the_bottom, joint, level.inner, tangents)
+            if both is not None:
+                level.results, level.tangents = both
         allowed = get_single_level_autograd_function_allowed()
         set_single_level_autograd_function_allowed(True)
         try:
@@ -172,7 +182,8 @@ def _rule(name: str, rules: Any, walk: Call) -> Any:
         ctx.level = level
         _set_grad_enabled(level.grad_mode)  # a Function runs without both modes, for the sake of this level alone
         _set_fwd_grad_enabled(True)
-        level.results = level.below(walk, *level.inner)
+        if level.tangents is None:
+            level.results = level.below(walk, *level.inner)
         results = level.wrap(level.results)
         if any(ctx.needs_input_grad):
             rules.save(ctx, args, results)
@@ -180,12 +191,18 @@ def _rule(name: str, rules: Any, walk: Call) -> Any:
 
     def jvp(ctx, _, *tangents):
         level, kept = ctx.level, _Kept()
+        if level.tangents is not None:
+            return level.wrap(level.tangents)
         rules.save(kept, level.inner, level.results)
         _set_fwd_grad_enabled(True)
         return level.wrap(level.below(rules.forward, kept, *level.unwrap(tangents)))
 
     methods = {"forward": staticmethod(forward), "backward": staticmethod(reverse(rules)), "jvp": staticmethod(jvp)}
     return type(f"{name}_rule", (_SingleLevelFunction,), methods)
+
+
+def _at_the_bottom(joint: Joint, args: tuple, tangents: Sequence[Tensor | None]) -> tuple[tuple, tuple] | None:
+    return joint(args, tangents) if peek_interpreter_stack() is None else None
 
 
 def reverse(rules: Any) -> Callable[..., tuple]:

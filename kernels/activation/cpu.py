@@ -1,4 +1,4 @@
-"""The four maps of activations on the CPU, in C++: one pass over memory each, threaded, vectorised.
+"""The maps of activations on the CPU, in C++: one pass over memory each, threaded, vectorised.
 
 Requirements: CPU tensors and the extension ``alternet._C``. Shapes and dtypes: as in ``reference.py``; what is not
 contiguous is copied. Results do not depend on the number of threads: the bias's gradient is summed in blocks, which are
@@ -53,3 +53,27 @@ def backward_tangent(
 ) -> tuple[Tensor | None, ...]:
     """Returns the tangents of ``backward``'s results, each [T, ...]; ``None`` where not needed."""
     return _ops.activation_backward_tangent(*contiguous(x, bias, grad, t_x, t_bias, t_grad), kind, needs)
+
+
+def forward_and_tangent(
+    x: Tensor, bias: Tensor | None, t_x: Tensor | None, t_bias: Tensor | None, *, kind: str
+) -> tuple[Tensor, Tensor]:
+    """Returns y and t_y: most of the work is the normal distribution's, which both need."""
+    return _ops.activation_forward_and_tangent(*contiguous(x, bias, t_x, t_bias), kind)
+
+
+def backward_and_tangent(
+    x: Tensor,
+    bias: Tensor | None,
+    y: Tensor,
+    grad: Tensor,
+    t_x: Tensor | None,
+    t_bias: Tensor | None,
+    t_y: Tensor | None,
+    t_grad: Tensor | None,
+    *,
+    kind: str,
+    needs: Sequence[bool],
+) -> tuple[Tensor | None, ...]:
+    """Returns d_x, d_bias and their tangents; ``None`` where not needed."""
+    return _ops.activation_backward_and_tangent(*contiguous(x, bias, grad, t_x, t_bias, t_grad), kind, needs)

@@ -7,10 +7,10 @@
 
 namespace alternet::ALTERNET_ISA {
 
-/// φ'(u) and φ''(u).
+/// φ(u), φ'(u) and φ''(u).
 template <typename Real>
 struct Derivatives {
-  Vector<Real> slope, bend;
+  Vector<Real> value, slope, bend;
 };
 
 template <typename Real>
@@ -19,7 +19,7 @@ struct Relu {
     return where<Real>(u <= Real(0), Vector<Real>{}, u);  // NaN stays
   }
   static ALTERNET_INLINE Derivatives<Real> derivatives(Vector<Real> u) {
-    return {where<Real>(u > Real(0), splat(Real(1)), Vector<Real>{}), Vector<Real>{}};
+    return {value(u), where<Real>(u > Real(0), splat(Real(1)), Vector<Real>{}), Vector<Real>{}};
   }
 };
 
@@ -71,9 +71,9 @@ template <typename Real>
 struct Gelu {
   static ALTERNET_INLINE Vector<Real> value(Vector<Real> u) { return u * normal(u).cdf; }
   static ALTERNET_INLINE Derivatives<Real> derivatives(Vector<Real> u) {
-    u = bounded<Real>(u);
-    const Normal<Real> n = normal(u);
-    return {n.cdf + u * n.pdf, (Real(2) - u * u) * n.pdf};
+    const Vector<Real> a = bounded<Real>(u);
+    const Normal<Real> n = normal(a);
+    return {u * n.cdf, n.cdf + a * n.pdf, (Real(2) - a * a) * n.pdf};
   }
 };
 
@@ -88,12 +88,12 @@ struct GeluTanh {
   }
   static ALTERNET_INLINE Vector<Real> value(Vector<Real> u) { return u / (Real(1) + power(bounded<Real>(u))); }
   static ALTERNET_INLINE Derivatives<Real> derivatives(Vector<Real> u) {
-    u = bounded<Real>(u);
-    const Vector<Real> e = power(u), s = Real(1) / (Real(1) + e), spread = e * s * s;  // s (1 - s), not cancelled
-    const Vector<Real> v1 = Real(2) * scale * (Real(1) + Real(3) * cube * (u * u));  // (2v)'
-    const Vector<Real> v2 = Real(12) * scale * cube * u;                             // (2v)''
+    const Vector<Real> a = bounded<Real>(u);
+    const Vector<Real> e = power(a), s = Real(1) / (Real(1) + e), spread = e * s * s;  // s (1 - s), not cancelled
+    const Vector<Real> v1 = Real(2) * scale * (Real(1) + Real(3) * cube * (a * a));  // (2v)'
+    const Vector<Real> v2 = Real(12) * scale * cube * a;                             // (2v)''
     const Vector<Real> s1 = spread * v1, s2 = spread * (v2 + v1 * v1 * (Real(1) - Real(2) * s));
-    return {s + u * s1, Real(2) * s1 + u * s2};
+    return {u * s, s + a * s1, Real(2) * s1 + a * s2};
   }
 };
 

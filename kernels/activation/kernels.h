@@ -50,7 +50,7 @@ class ActivationForward {
   RowWriter<Real> y_;
 };
 
-/// y' = φ'(u) u'.
+/// y' = φ'(u) u'; also y where it is asked for.
 template <typename Real>
 class ActivationTangent {
  public:
@@ -61,6 +61,7 @@ class ActivationTangent {
         bias_(p.bias, p.width, scratch),
         t_x_(p.t_x, p.width, scratch),
         t_bias_(p.t_bias, p.width, scratch),
+        y_(p.primal_y, p.width, scratch),
         t_y_(p.r_y, p.width, scratch),
         slopes_(scratch.take<Real>(p.width)) {}
 
@@ -73,16 +74,20 @@ class ActivationTangent {
     for (int64_t i = task_.first; i < task_.last; ++i) {
       const int64_t width = p_.width_of(i);
       const Real* x = x_.row(0, b, i, width);
+      Real* y = y_.row(0, b, i);
       const auto slope = [&](auto at) ALTERNET_BODY {
-        return Function::derivatives(at.load(x) + at.load(bias)).slope;
+        const Derivatives<Real> d = Function::derivatives(at.load(x) + at.load(bias));
+        at.store(y, d.value);
+        return d.slope;
       };
       if (p_.tangents == 1) {  // nothing to share: one sweep
         row(0, i, width, slope);
-        continue;
+      } else {
+        sweep<Real>(width, [&](auto at) ALTERNET_BODY { at.store(slopes_, slope(at)); });
+        const auto kept = [&](auto at) ALTERNET_BODY { return at.load(slopes_); };
+        for (int64_t t = 0; t < p_.tangents; ++t) row(t, i, width, kept);
       }
-      sweep<Real>(width, [&](auto at) ALTERNET_BODY { at.store(slopes_, slope(at)); });
-      const auto kept = [&](auto at) ALTERNET_BODY { return at.load(slopes_); };
-      for (int64_t t = 0; t < p_.tangents; ++t) row(t, i, width, kept);
+      y_.finish(0, b, i, width);
     }
   }
 
@@ -100,7 +105,7 @@ class ActivationTangent {
   const ActivationProblem& p_;
   RowTask task_;
   RowReader<Real> x_, bias_, t_x_, t_bias_;
-  RowWriter<Real> t_y_;
+  RowWriter<Real> y_, t_y_;
   Real* slopes_;
 };
 
@@ -147,7 +152,13 @@ class ActivationBackward {
   ColumnSums<Real> d_bias_;
 };
 
-/// d_x' = φ''(u) u' g + φ'(u) g', d_bias' its sum over rows.
+/// φ'(u) and φ''(u) g.
+template <typename Real>
+struct Factors {
+  Vector<Real> slope, bend_g;
+};
+
+/// d_x' = φ''(u) u' g + φ'(u) g', d_bias' its sum over rows; also d_x and d_bias where they are asked for.
 template <typename Real>
 class ActivationBackwardTangent {
  public:
@@ -160,7 +171,9 @@ class ActivationBackwardTangent {
         t_x_(p.t_x, p.width, scratch),
         t_bias_(p.t_bias, p.width, scratch),
         t_grad_(p.t_grad, p.width, scratch),
+        d_x_(p.primal_d_x, p.width, scratch),
         t_d_x_(p.d_x, p.width, scratch),
+        d_bias_(p.primal_d_bias, p.of_one(), task, scratch),
         t_d_bias_(p.d_bias, p, task, scratch),
         slopes_(scratch.take<Real>(p.width)),
         bends_(scratch.take<Real>(p.width)) {}
@@ -174,37 +187,44 @@ class ActivationBackwardTangent {
     for (int64_t i = task_.first; i < task_.last; ++i) {
       const int64_t width = p_.width_of(i);
       const Real *x = x_.row(0, b, i, width), *grad = grad_.row(0, b, i, width);
+      Real *d_x = d_x_.row(0, b, i), *d_bias = d_bias_.block();
       const auto derivatives = [&](auto at) ALTERNET_BODY {
         const Derivatives<Real> d = Function::derivatives(at.load(x) + at.load(bias));
-        return Derivatives<Real>{d.slope, d.bend * at.load(grad)};
+        const Vector<Real> g = at.load(grad), slope_g = d.slope * g;
+        at.store(d_x, slope_g);
+        if (d_bias) at.add(d_bias, slope_g);
+        return Factors<Real>{d.slope, d.bend * g};
       };
       if (p_.tangents == 1) {  // nothing to share: one sweep
         row(0, i, width, derivatives);
       } else {
         sweep<Real>(width, [&](auto at) ALTERNET_BODY {
-          const Derivatives<Real> d = derivatives(at);
-          at.store(slopes_, d.slope);
-          at.store(bends_, d.bend);
+          const Factors<Real> factors = derivatives(at);
+          at.store(slopes_, factors.slope);
+          at.store(bends_, factors.bend_g);
         });
-        const auto kept = [&](auto at) ALTERNET_BODY { return Derivatives<Real>{at.load(slopes_), at.load(bends_)}; };
+        const auto kept = [&](auto at) ALTERNET_BODY { return Factors<Real>{at.load(slopes_), at.load(bends_)}; };
         for (int64_t t = 0; t < p_.tangents; ++t) row(t, i, width, kept);
       }
+      d_x_.finish(0, b, i, width);
+      d_bias_.row_done();
       t_d_bias_.row_done();
     }
+    d_bias_.flush();
     t_d_bias_.flush();
   }
 
  private:
-  /// derivatives(at): φ'(u) and φ''(u) g.
+  /// factors_at(at): φ'(u) and φ''(u) g.
   template <typename Kept>
-  void row(int64_t t, int64_t i, int64_t width, Kept derivatives) const {
+  void row(int64_t t, int64_t i, int64_t width, Kept factors_at) const {
     const int64_t b = task_.b;
     const Real *t_x = t_x_.row(t, b, i, width), *t_bias = t_bias_.row(t, b, 0), *t_grad = t_grad_.row(t, b, i, width);
     Real *t_d_x = t_d_x_.row(t, b, i), *t_d_bias = t_d_bias_.block(t);
     sweep<Real>(width, [&](auto at) ALTERNET_BODY {
       const Vector<Real> t_u = at.load(t_x) + at.load(t_bias);
-      const Derivatives<Real> d = derivatives(at);
-      const Vector<Real> t_d = d.bend * t_u + d.slope * at.load(t_grad);
+      const Factors<Real> factors = factors_at(at);
+      const Vector<Real> t_d = factors.bend_g * t_u + factors.slope * at.load(t_grad);
       at.store(t_d_x, t_d);
       if (t_d_bias) at.add(t_d_bias, t_d);
     });
@@ -214,8 +234,8 @@ class ActivationBackwardTangent {
   const ActivationProblem& p_;
   RowTask task_;
   RowReader<Real> x_, bias_, grad_, t_x_, t_bias_, t_grad_;
-  RowWriter<Real> t_d_x_;
-  ColumnSums<Real> t_d_bias_;
+  RowWriter<Real> d_x_, t_d_x_;
+  ColumnSums<Real> d_bias_, t_d_bias_;
   Real *slopes_, *bends_;
 };
 

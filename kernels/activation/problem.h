@@ -17,6 +17,9 @@ struct ActivationProblem : RowSizes {
   // Results: that of `forward` and `backward`, or their tangents; sums over rows, [task, tangent, column].
   RowTensor r_y, d_x;
   double* d_bias = nullptr;
+  // Of `tangent` and `backward_tangent`: the results whose tangents the above are, where they are wanted too.
+  RowTensor primal_y, primal_d_x;
+  double* primal_d_bias = nullptr;
 
   int64_t width_of(int64_t row) const { return row + 1 == rows ? last_width : width; }
 };

@@ -38,6 +38,13 @@ struct RowSizes {
 
   int64_t tasks() const { return batch * chunks; }
 
+  /// The same, of tensors without tangents.
+  RowSizes of_one() const {
+    RowSizes sizes = *this;
+    sizes.tangents = 1;
+    return sizes;
+  }
+
   /// At most `most` tasks of one of the batch, of at least `shortest` rows each.
   void cut(int64_t most, int64_t shortest) {
     chunk_rows = rows / most < shortest ? shortest : (rows + most - 1) / most;

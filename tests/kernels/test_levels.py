@@ -8,7 +8,7 @@ from torch._subclasses import FakeTensorMode
 from torch.func import grad, jvp, vjp
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from alternet.kernels import gelu, layer_norm, levels
+from alternet.kernels import available_backends, backends, gelu, layer_norm, levels
 
 
 def tensors(count):
@@ -84,6 +84,42 @@ def test_a_pullback_outlives_its_level(way):
     leaf = t.clone().requires_grad_()
     (cotangent,) = torch.autograd.grad((pull(leaf)[0] * x).sum(), leaf)
     torch.testing.assert_close(cotangent, jvp(torch.nn.functional.gelu, (x,), (x,))[1])
+
+
+@pytest.fixture
+def joint(monkeypatch):
+    """The names of the joint maps of activations that were run."""
+    if available_backends()["cpu"] is not None:
+        pytest.skip("needs the C++ extension")
+    maps, called = backends.implementation("activation", "cpu"), []
+
+    def watched(name, run):
+        return lambda *args, **parameters: called.append(name) or run(*args, **parameters)
+
+    for name in ("forward_and_tangent", "backward_and_tangent"):
+        monkeypatch.setattr(maps, name, watched(name, getattr(maps, name)))
+    return called
+
+
+def test_results_and_their_tangents_come_from_one_map(joint):
+    x, t, g, s = tensors(4)
+
+    def gradients(f):
+        return lambda x, bias, g: vjp(f, x, bias)[1](g)
+
+    def eager(x, bias):
+        return torch.nn.functional.gelu(x + bias)
+
+    torch.testing.assert_close(*(jvp(gradients(f), (x, x[0], g), (t, t[0], s)) for f in (gelu, eager)))
+    assert joint == ["forward_and_tangent", "backward_and_tangent"]
+
+
+def test_where_autograd_watches_from_below_the_maps_run_apart(joint):
+    x, t = tensors(2)
+    leaf = x.clone().requires_grad_()
+    product = jvp(grad(lambda x: gelu(x).square().sum()), (leaf,), (t,))[1]
+    assert product.requires_grad
+    assert joint == []
 
 
 def test_a_mode_sees_the_op():
