@@ -1,4 +1,4 @@
-"""``python -m benchmarks.hessian``: top eigenvalues, a density, memory of one product; every tool at equal accuracy.
+"""``python -m benchmarks.hessian``: top eigenvalues at equal accuracy, a density, errors and memory of one product.
 
 A tool climbs its ladder of settings until its five eigenvalues are within 1e-3 of those of float64 double backward; its
 time is that of the first setting that gets there, the building of graphs included, in a process of its own. Tools that
@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from ..report import RESULTS, line, machine, save
-from .jobs import density_seconds, product_peak, run, top, truth
+from .jobs import density_seconds, product_errors, product_peak, run, top, truth
 from .problem import PROBLEMS
 from .tools import PRODUCTS, TOOLS
 
@@ -30,7 +30,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS)
     chosen = parser.parse_args()
     tools = {name: TOOLS[name] for name in chosen.tools or TOOLS if TOOLS[name].installed()}
-    results: dict[str, Any] = {"top": [], "density": [], "memory": []}
+    products = [name for name in PRODUCTS if name.split(",")[0] in tools]
+    results: dict[str, Any] = {"top": [], "density": [], "errors": {}, "memory": []}
     for name in chosen.problems or ("vit", "resnet"):
         values = run(truth, (name, WANTED), 10 * chosen.limit)
         if isinstance(values, dict):
@@ -44,10 +45,11 @@ def main() -> None:
                 found = run(density_seconds, (name, tool, STEPS), chosen.limit)
                 results["density"].append({"problem": name, "tool": tool} | found)
                 print(results["density"][-1], flush=True)
-    for tool in PRODUCTS:
-        if tool.split(",")[0] in tools:
-            results["memory"].append({"tool": tool} | run(product_peak, (chosen.memory, tool), chosen.limit))
-            print(results["memory"][-1], flush=True)
+        results["errors"][name] = run(product_errors, (name, products), chosen.limit)
+        print(results["errors"][name], flush=True)
+    for tool in products:
+        results["memory"].append({"tool": tool} | run(product_peak, (chosen.memory, tool), chosen.limit))
+        print(results["memory"][-1], flush=True)
     _write(chosen.out, results, PROBLEMS[chosen.memory].title)
 
 
@@ -73,7 +75,7 @@ def _error(got: list[float], want: list[float]) -> float:
 def _write(folder: Path, results: dict[str, Any], memory: str) -> None:
     made_on = machine()
     sections = [_top_table(results["top"]), _density_table(results["density"])]
-    sections.append(_memory_table(memory, results["memory"]))
+    sections += [_error_table(results["errors"]), _memory_table(memory, results["memory"])]
     note = f"{made_on}; float32, two threads, one run each in a process of its own; `make bench-hessian` remakes it."
     save(folder, "hessian", {"machine": made_on} | results, "\n\n".join([*sections, note]))
 
@@ -102,6 +104,16 @@ def _density_table(rows: list[dict[str, Any]]) -> str:
             lines.append(line([*title, row["failed"], ""]))
         else:
             lines.append(line([*title, f"{row['seconds']:.1f}", f"{row['seconds'] / own[row['problem']]:.1f}x"]))
+    return "\n".join(lines)
+
+
+def _error_table(rows: dict[str, dict[str, Any]]) -> str:
+    lines = ["| network | one float32 product by | error, relative to float64 double backward |", "|---|---|---|"]
+    for problem, errors in rows.items():
+        lines += [
+            line([PROBLEMS[problem].title, tool, error if isinstance(error, str) else f"{error:.0e}"])
+            for tool, error in errors.items()
+        ]
     return "\n".join(lines)
 
 

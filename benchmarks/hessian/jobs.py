@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from ..measure import peak_of
-from .problem import PROBLEMS, by_magnitude, true_eigenvalues
+from .problem import PROBLEMS, KeptGraph, by_magnitude, true_eigenvalues
 from .tools import PRODUCTS, TOOLS
 
 THREADS = 2
@@ -65,4 +65,18 @@ def density_seconds(problem: str, tool: str, steps: int) -> dict[str, Any]:
 
 def product_peak(problem: str, tool: str) -> dict[str, Any]:
     """Bytes that the operator, its graph and one product add to the process."""
-    return {"bytes": peak_of(PRODUCTS[tool](PROBLEMS[problem]))}
+    vector = torch.ones(_size(problem))
+    return {"bytes": peak_of(PRODUCTS[tool](PROBLEMS[problem], vector))}
+
+
+def product_errors(problem: str, tools: list[str]) -> dict[str, Any]:
+    """‖Hv - truth‖ / ‖truth‖ of each tool's float32 product with a random v, the truth by float64 double backward."""
+    vector = torch.randn(_size(problem), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    true = KeptGraph(*PROBLEMS[problem].make(torch.float64))(vector)
+    products = {tool: PRODUCTS[tool](PROBLEMS[problem], vector.float())().detach().double() for tool in tools}
+    return {tool: float((product - true).norm() / true.norm()) for tool, product in products.items()}
+
+
+def _size(problem: str) -> int:
+    """The number of parameters."""
+    return sum(parameter.numel() for parameter in PROBLEMS[problem].make()[0].parameters())

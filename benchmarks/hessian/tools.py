@@ -160,32 +160,52 @@ TOOLS = {
 }
 
 
-def _alternet_product(engine: str, micro_batch: int | None = None) -> Callable[[Problem], Callable[[], object]]:
-    def prepare(problem: Problem) -> Callable[[], object]:
+Product = Callable[[Problem, Tensor], Callable[[], Tensor]]
+
+
+def _alternet_product(engine: str, micro_batch: int | None = None) -> Product:
+    def prepare(problem: Problem, vector: Tensor) -> Callable[[], Tensor]:
         from alternet.analysis.curvature.hessian import HessianOperator
 
         model, images, targets = problem.make()
-        vector = torch.cat([torch.ones_like(parameter).flatten() for parameter in model.parameters()])
         options: dict[str, Any] = {"engine": engine, "micro_batch": micro_batch}
         return lambda: HessianOperator(model, F.cross_entropy, (images, targets), **options) @ vector
 
     return prepare
 
 
-def _pyhessian_product(problem: Problem) -> Callable[[], object]:
-    from pyhessian.utils import hessian_vector_product
+def _kept_graph_product(problem: Problem, vector: Tensor) -> Callable[[], Tensor]:
+    model, images, targets = problem.make()
+    return lambda: KeptGraph(model, images, targets)(vector)
 
-    def work() -> object:
-        found = _pyhessian(problem)
-        return hessian_vector_product(found.gradsH, found.params, [torch.ones_like(p) for p in found.params])
+
+def _curvlinops_product(problem: Problem, vector: Tensor) -> Callable[[], Tensor]:
+    def work() -> Tensor:
+        with sdpa_kernel(SDPBackend.MATH):
+            return _curvlinops(problem) @ vector
 
     return work
 
 
-# An operator and one product with it, as a function without arguments.
-PRODUCTS = {
+def _pyhessian_product(problem: Problem, vector: Tensor) -> Callable[[], Tensor]:
+    from pyhessian.utils import hessian_vector_product
+
+    def work() -> Tensor:
+        found = _pyhessian(problem)
+        sizes = [parameter.numel() for parameter in found.params]
+        parts = [part.view_as(p) for part, p in zip(vector.split(sizes), found.params, strict=True)]
+        product = hessian_vector_product(found.gradsH, found.params, parts)
+        return torch.cat([part.reshape(-1) for part in product])
+
+    return work
+
+
+# An operator and one product of it with a vector [n], as a function without arguments.
+PRODUCTS: dict[str, Product] = {
     "alternet, graph": _alternet_product("graph"),
     "alternet, graph, micro-batches of 4": _alternet_product("graph", 4),
     "alternet, jvp": _alternet_product("jvp"),
+    "kept graph": _kept_graph_product,
+    "curvlinops": _curvlinops_product,
     "PyHessian": _pyhessian_product,
 }

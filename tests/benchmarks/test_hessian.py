@@ -13,7 +13,7 @@ import torch
 
 from benchmarks.hessian import jobs
 from benchmarks.hessian.problem import PROBLEMS, KeptGraph, true_eigenvalues
-from benchmarks.hessian.tools import TOOLS
+from benchmarks.hessian.tools import PRODUCTS, TOOLS
 
 ROOT = Path(__file__).parents[2]
 
@@ -98,4 +98,6 @@ def test_the_whole_command(tmp_path):
     assert results["top"][0]["reached"]
     assert results["density"][0]["products"] == 30
     assert all(row["bytes"] > 0 for row in results["memory"])
+    assert set(results["errors"]["toy"]) == {name for name in PRODUCTS if name.startswith("alternet")}
+    assert all(error < 1e-5 for error in results["errors"]["toy"].values())
     assert "| a toy | alternet |" in (tmp_path / "hessian.md").read_text()
