@@ -234,6 +234,14 @@ def outside_transforms() -> Iterator[None]:
         yield
 
 
+def reshaped(tensor: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
+    """``tensor.view(shape)`` of a fresh result, which is no view to autograd.
+
+    What networks do in place to a view (the ReLU after a norm) costs several copies of it in every derivative.
+    """
+    return torch.ops.aten._unsafe_view(tensor, shape)
+
+
 def plain_value(tensor: torch.Tensor) -> torch.Tensor:
     """The tensor without what ``grad`` and ``jvp`` wrapped round it, and without a tangent.
 

@@ -20,6 +20,7 @@ from .activation import gelu
 from .attention import attention
 from .batch_norm import batch_norm
 from .cross_entropy import cross_entropy
+from .dispatcher import reshaped
 from .layer_norm import layer_norm
 
 Served = Callable[..., "Tensor | None"]
@@ -113,7 +114,7 @@ def _layer_norm(
     if any(t is not None and tuple(t.shape) != tuple(normalized_shape) for t in (weight, bias)):
         return None
     flat = (None if t is None else t.flatten() for t in (weight, bias))
-    return layer_norm(input.flatten(-axes), *flat, eps=eps).view(input.shape)
+    return reshaped(layer_norm(input.flatten(-axes), *flat, eps=eps), input.shape)
 
 
 def _batch_norm(

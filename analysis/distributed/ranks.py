@@ -78,7 +78,7 @@ class Ranks:
         if self.is_first:
             try:
                 outcome = make(), None
-            except Exception as raised:
+            except Exception as raised:  # whatever it is, every rank raises it
                 outcome = None, raised
         value, error = self.objects(outcome)[0]
         if error is not None:

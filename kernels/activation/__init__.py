@@ -10,6 +10,7 @@ from typing import Literal
 from torch import Tensor
 
 from ..checks import check_floating, check_like
+from ..dispatcher import reshaped
 from .operator import activation_operator
 
 
@@ -51,4 +52,4 @@ def _activation(x: Tensor, bias: Tensor | None, kind: str) -> Tensor:
     width = x.shape[-1]
     check_like("bias", bias, x, (width,))
     rows = x.reshape(1, -1, width) if width else x.reshape(1, 0, 0)
-    return activation_operator(rows, bias.view(1, 1, width), kind).view(x.shape)
+    return reshaped(activation_operator(rows, bias.view(1, 1, width), kind), x.shape)

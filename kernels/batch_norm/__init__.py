@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .. import backends
 from ..checks import check_floating, check_like, float32_where_mixed
-from ..dispatcher import outside_transforms, plain_value
+from ..dispatcher import outside_transforms, plain_value, reshaped
 from .operator import batch_norm_operator
 
 
@@ -68,7 +68,7 @@ def batch_norm(
     )
     if training and running is not None:
         _update((*running, mean, rstd), x.numel() // channels, momentum, eps)
-    return (y.view(channels, -1).t().contiguous() if x.dim() == 2 else y.view(x.shape)).to(dtype)
+    return (y.view(channels, -1).t().contiguous() if x.dim() == 2 else reshaped(y, x.shape)).to(dtype)
 
 
 def _constants(running_mean: Tensor, running_var: Tensor, dtype: torch.dtype, eps: float) -> tuple[Tensor, Tensor]:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..checks import autocasts, check_floating, check_like, float32_where_mixed, in_dtype, is_16_bit
+from ..dispatcher import reshaped
 from .operator import layer_norm_operator
 
 
@@ -43,4 +44,4 @@ def layer_norm(x: Tensor, weight: Tensor | None = None, bias: Tensor | None = No
     # three axes, as transformers have: no view round the operator, which every transform would see
     rows = x if x.dim() == 3 else x.reshape(1, -1, width) if width else x.reshape(1, 0, 0)
     y = layer_norm_operator(rows, *(None if t is None else t.view(1, 1, width) for t in (weight, bias)), float(eps))
-    return in_dtype(y if rows is x else y.view(x.shape), dtype)
+    return in_dtype(y if rows is x else reshaped(y, x.shape), dtype)

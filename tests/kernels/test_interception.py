@@ -332,3 +332,15 @@ def test_grouped_queries_are_served():
         out = F.scaled_dot_product_attention(query, key, value, enable_gqa=True)
     assert ours(out)
     torch.testing.assert_close(out, want)
+
+
+def test_what_a_network_does_in_place_to_a_norms_result_is_no_copy():
+    """In place on a view autograd copies all of its base, in every derivative."""
+    x = torch.randn(2, 3, 4, 4, requires_grad=True)
+    network = nn.Sequential(nn.BatchNorm2d(3), nn.ReLU(inplace=True), nn.LayerNorm([4, 4]), nn.ReLU(inplace=True))
+    seen, waiting = set(), [second_order_model(network)(x).grad_fn]
+    while waiting:
+        node = waiting.pop()
+        seen.add(type(node).__name__)
+        waiting += [before for before, _ in node.next_functions if before is not None]
+    assert not {"CopySlices", "AsStridedBackward0"} & seen
