@@ -78,8 +78,10 @@ def draw_eigenvalue_density(axes: Axes, sample: np.ndarray, scale: EigenvalueSca
 
 
 def _bandwidth(sample: np.ndarray) -> float:
-    """Silverman's; for a sample without spread, a hundredth of its size."""
-    return silverman(sample) or 0.01 * float(np.abs(sample).max()) or 1.0
+    """Silverman's, of the spread within the two sides of 0, not between them; without any, a hundredth of a side."""
+    sides = [side for side in (sample[sample < 0], sample[sample >= 0]) if side.size]
+    within = np.concatenate([side - np.median(side) for side in sides])
+    return silverman(within) or 0.01 * float(np.abs(sample).max()) or 1.0
 
 
 def shade_negative(axes: Axes) -> None:

@@ -43,10 +43,12 @@ def _draw(results: Sequence[SpectraResult], title: str, figure: Figure) -> None:
     for result, sample in zip(results, samples, strict=True):
         draw_eigenvalue_density(curves, sample, scale, colours[result.network], _label(result))
     curves.set(ylabel="density (area = proportion)", ylim=(0, None), yticks=[])
-    if any(len(result.values) > 1 for result in results):
-        note = "in brackets: 95 % intervals over mini-batches"
-        curves.set_title(note, loc="right", fontsize=9, color=GREY, weight="normal")
-    curves.legend(loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2)  # above: peaks may be anywhere
+    several = any(len(result.values) > 1 for result in results)
+    note = "in brackets: 95 % intervals over mini-batches" if several else None
+    legend = curves.legend(  # above: peaks may be anywhere
+        loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2, title=note, title_fontsize=9, alignment="left"
+    )
+    legend.get_title().set_color(GREY)
 
     names = [result.network for result in results]
     ticks.eventplot(samples, colors=[colours[name] for name in names], linewidths=0.8, linelengths=0.7)

@@ -32,7 +32,7 @@ def draw_training_spectra(course: Course, path: str | os.PathLike[str], *, unit:
 
 
 def draw_estimates(course: Course, path: str | os.PathLike[str], *, unit: str = "epoch") -> None:
-    """Draw NEP and APE over epochs (called ``unit``), with 95 % intervals over mini-batches as bands.
+    """Draw NEP and APE over epochs (called ``unit``), with 95 % intervals over mini-batches (bands, or bars).
 
     Raises ValueError where there is nothing to draw.
     """
@@ -81,7 +81,7 @@ def _draw_estimates(course: Course, unit: str, figure: Figure) -> None:
         axes.set_xlabel(unit)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     figure.legend(*proportion.get_legend_handles_labels(), loc="outside lower center", ncols=len(course))
-    figure.suptitle("Largest Hessian eigenvalues over training (bands: 95 % intervals over mini-batches)")
+    figure.suptitle("Largest Hessian eigenvalues over training (bands, bars: 95 % intervals over mini-batches)")
 
 
 def _draw_bands(axes: Axes, course: Course, estimate: Callable[[np.ndarray], Estimate]) -> None:
@@ -90,7 +90,10 @@ def _draw_bands(axes: Axes, course: Course, estimate: Callable[[np.ndarray], Est
         epochs = sorted(of)
         found = [estimate(of[epoch].values) for epoch in epochs]
         bounds = [each.low for each in found], [each.high for each in found]
-        axes.fill_between(epochs, *bounds, color=colours[network], alpha=0.18, linewidth=0)
+        if len(epochs) > 1:
+            axes.fill_between(epochs, *bounds, color=colours[network], alpha=0.18, linewidth=0)
+        else:
+            axes.vlines(epochs, *bounds, color=colours[network], alpha=0.5, linewidth=3)
         values = [each.value for each in found]
         axes.plot(epochs, values, color=colours[network], linewidth=1.8, marker="o", markersize=4.5, label=network)
 
