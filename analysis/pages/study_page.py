@@ -35,18 +35,22 @@ def write_study_page(
     *,
     settings: Mapping[str, Any],
     course: Course,
+    accuracies: Mapping[str, float],
     claims: Sequence[Claim],
     figures: Path,
     machine: Mapping[str, str],
     command: str,
 ) -> Path:
-    """Write the page, whole; its path. ``settings`` are the study's ``config.json``, ``figures`` a folder."""
+    """Write the page, whole; its path.
+
+    ``settings`` are the study's ``config.json``, ``accuracies`` test accuracies by network, ``figures`` a folder.
+    """
     last = [list(of.values())[-1] for of in course.values()]
     data = settings["networks"][0]["data"]
     plain = {
         **data_places(data),
         **paper_peaks(),
-        "networks": "; ".join(course),
+        "networks": "; ".join(accuracies),
         "training": recipe_words(settings["recipe"], data["flip"]),
         "batch_size": last[0].sizes[0],
         "command": command,
@@ -56,6 +60,7 @@ def write_study_page(
         "counts": verdict_counts(claims),
         "verdict_table": verdict_table(claims),
         "spectra_table": spectra_table(last),
+        "network_table": table(("network", "test accuracy"), ((name, f"{x:.1%}") for name, x in accuracies.items())),
         "machine_table": table((), machine.items()),
         **{f"{name}_picture": picture(figures / f"{name}.png", shows) for name, shows in PICTURES.items()},
     }

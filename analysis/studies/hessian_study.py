@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,6 +19,7 @@ from torch import nn
 
 from alternet.analysis.claims import Claim, judge_study, save_claims
 from alternet.analysis.figures import draw_estimates, draw_spectra, draw_training, draw_training_spectra
+from alternet.analysis.figures.training import History
 from alternet.analysis.files import load_json
 from alternet.analysis.machine import describe
 from alternet.analysis.pages.study_page import write_study_page
@@ -106,7 +107,8 @@ def make_hessian_study(
         seed=study.seed,
         weight_decay=study.recipe.weight_decay,
     )
-    _draw(course, cases, out)
+    histories = _histories(cases, out)
+    _draw(course, histories, out / "figures")
     last = {case.network.name: course[case.label][study.recipe.epochs] for case in cases}
     last["vit_less_elsewhere"] = course[elsewhere.network][elsewhere.epoch]
     claims = judge_study(last, seed=study.seed)
@@ -115,6 +117,7 @@ def make_hessian_study(
         out / "index.html",
         settings=settings,
         course=course,
+        accuracies={label: rows[-1]["test_accuracy"] for label, rows in histories.items()},
         claims=claims,
         figures=out / "figures",
         machine=describe(device),
@@ -188,13 +191,16 @@ def _load(network: Network, checkpoint: Path, device: str | torch.device) -> nn.
     return network.build(checkpoint=checkpoint).to(device)
 
 
-def _draw(course: Course, cases: Sequence[_Case], out: Path) -> None:
-    folder = out / "figures"
-    draw_spectra([list(of.values())[-1] for of in course.values()], folder / "spectra.png")
-    draw_training_spectra(course, folder / "training_spectra.png")
-    draw_estimates(course, folder / "estimates.png")
-    histories = {
+def _histories(cases: Sequence[_Case], out: Path) -> dict[str, History]:
+    """The rows of every training, by label."""
+    return {
         case.label: load_json(out / "networks" / case.network.name / "history.json", HISTORY_KIND)["rows"]
         for case in cases
     }
+
+
+def _draw(course: Course, histories: Mapping[str, History], folder: Path) -> None:
+    draw_spectra([list(of.values())[-1] for of in course.values()], folder / "spectra.png")
+    draw_training_spectra(course, folder / "training_spectra.png")
+    draw_estimates(course, folder / "estimates.png")
     draw_training(histories, folder / "training.png")
