@@ -27,7 +27,7 @@ class Fold:
         n_primal: int,
         batch_shapes: Callable[[Sequence[torch.Size | None]], Sequence[torch.Size | None]],
     ) -> None:
-        self.size, self.n_primal = size, n_primal
+        self.size, self.n_inputs, self.n_primal = size, n_inputs, n_primal
         self.tensors = [None if t is None else _front(t, d, size) for t, d in zip(tensors, dims, strict=True)]
         self.tangents_only = all(d is None for d in dims[:n_primal])
         self.originals = tensors
@@ -43,7 +43,7 @@ class Fold:
         folded = [_fold(p, shape, self.size, 0) for p, shape in zip(primals, self.full, strict=True)]
         # [K, T, B, ...] -> [T, K B, ...]; the primed arguments are the first of x, y, r, g, in their order
         primed = [None if t is None else t.movedim(0, 1) for t in tangents]
-        return [*folded, *(_fold(t, s, self.size, 1) for t, s in zip(primed, self._primed_shapes(), strict=True))]
+        return [*folded, *(_fold(t, s, self.size, 1) for t, s in zip(primed, self._primed_shapes(primed), strict=True))]
 
     def results(self, outputs: Sequence[Tensor], *, gradients: bool) -> tuple[tuple, tuple]:
         """The outputs with the mapped axis set apart again, and where it lies."""
@@ -64,9 +64,10 @@ class Fold:
             dims.append(axis)
         return tuple(values), tuple(dims)
 
-    def _primed_shapes(self) -> list[torch.Size | None]:
-        count = len(self.tensors) - self.n_primal
-        return list(self.full[:count])
+    def _primed_shapes(self, primed: Sequence[Tensor | None]) -> list[torch.Size | None]:
+        """A tangent of x may lack the batch; y', r' and g' have it (and y may be another tensor, ``needs_output``)."""
+        own = [None if t is None else t.shape[2:] for t in primed[self.n_inputs :]]
+        return [*self.full[: self.n_inputs], *own][: len(primed)]
 
 
 def _front(tensor: Tensor, dim: int | None, size: int) -> Tensor:

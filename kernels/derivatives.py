@@ -57,9 +57,9 @@ class Signature:
             ``vmap`` can fold one more axis into it. y and r always have it there.
         constants: names of those of x that nothing is differentiated by (class indices, say, which no derivative can
             reach): asking for one is an error.
-        needs_output: whether the later maps read y. Where they do not, the first of x is kept and given in its place,
-            which must have y's shape and dtype: y takes no memory then, and may be changed in place, as networks do
-            with what a norm returns.
+        needs_output: whether the later maps read y and y'. Where they do not, the first of x is kept and given in y's
+            place, which must have its dtype: y takes no memory then, and may be changed in place, as networks do with
+            what a norm returns.
     """
 
     name: str
@@ -276,7 +276,7 @@ class _Tangent(_Map):
 
     def fake(self, a: _Arguments) -> Sequence[Tensor]:
         count = _count(a.t_x)
-        return [t.new_empty((count, *t.shape)) for t in a.yr if t is not None]
+        return [t.new_empty((count, *t.shape)) for t in self.signature.fake(*a.x, **self.parameters(a))]
 
     def rules(self) -> dispatcher.Rules:
         return dispatcher.Rules(self.save, self.reverse, None)
@@ -349,9 +349,10 @@ class _Backward(_Map):
         t_g = _lead(tangents[self.n + self.n_yr : self.n + self.n_yr + 1])
         if all(t is None for t in (*t_x, *t_g)):
             return tuple(torch.zeros_like(t) for t in self.fake(a))
+        read = t_yr if self.signature.needs_output else t_yr[1:]
         if all(t is None for t in t_x):
             t_yr = [None] * self.n_yr
-        elif any(t is None for t in t_yr):  # y and r came from elsewhere: their tangents still follow from x'
+        elif any(t is None for t in read):  # y and r came from elsewhere: their tangents still follow from x'
             t_yr = self.operator.tangent(*a.x, *a.yr, *t_x, *a.rest)
         terms = self.operator.backward_tangent(*a.tensors, *t_x, *t_yr, *t_g, a.needs, *a.rest)
         return tuple(t[0] if need else t for need, t in zip(a.needs, terms, strict=True))
