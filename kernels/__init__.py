@@ -14,6 +14,7 @@ from .activation import gelu, relu
 from .attention import attention
 from .backends import available_backends, use_backend
 from .batch_norm import batch_norm
+from .convolution import convolution
 from .cross_entropy import cross_entropy
 from .feature_spectrum import SpectrumAccumulator, feature_spectrum
 from .frequency_noise import frequency_noise
@@ -26,6 +27,7 @@ __all__ = [
     "attention",
     "available_backends",
     "batch_norm",
+    "convolution",
     "cross_entropy",
     "feature_spectrum",
     "frequency_noise",

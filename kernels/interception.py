@@ -19,6 +19,7 @@ from torch.overrides import TorchFunctionMode
 from .activation import gelu
 from .attention import attention
 from .batch_norm import batch_norm
+from .convolution import convolution, convolution_pays
 from .cross_entropy import cross_entropy
 from .dispatcher import reshaped
 from .layer_norm import layer_norm
@@ -33,10 +34,11 @@ class second_order(TorchFunctionMode):
     ...     loss = criterion(model(images), targets)
 
     Served: ``scaled_dot_product_attention`` (thereby timm, torchvision and Hugging Face transformers, and
-    ``nn.MultiheadAttention``), ``layer_norm``, ``batch_norm``, ``gelu`` and ``cross_entropy``. Only the forward pass
-    must run inside: derivatives of every kind belong to its result, whenever they are taken. What an operator cannot
-    serve (dropout of attention weights, a tensor subclass, …) goes to PyTorch unchanged, and raises there if PyTorch
-    has no second derivative for it.
+    ``nn.MultiheadAttention``), ``layer_norm``, ``batch_norm``, ``gelu`` and ``cross_entropy``; convolutions on a CPU
+    where PyTorch's double backward of them is slow (``convolution_pays``). Only the forward pass must run inside:
+    derivatives of every kind belong to its result, whenever they are taken. What an operator cannot serve (dropout of
+    attention weights, a tensor subclass, …) goes to PyTorch unchanged, and raises there if PyTorch has no second
+    derivative for it.
     ``second_order_model`` is the permanent form.
     """
 
@@ -146,6 +148,25 @@ def _cross_entropy(
     return cross_entropy(input, target, weight=weight, **keywords)
 
 
+def _convolution(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: int | Sequence[int] = 1,
+    padding: int | Sequence[int] | str = 0,
+    dilation: int | Sequence[int] = 1,
+    groups: int = 1,
+    *,
+    axes: int,
+) -> Tensor | None:
+    for tensor in (input, weight):  # nobody has measured GPUs; channels that come last would be copied
+        if not (isinstance(tensor, Tensor) and tensor.is_cpu and tensor.is_contiguous()):
+            return None
+    if weight.dim() != axes + 2 or not convolution_pays(input, weight, stride, groups):
+        return None
+    return convolution(input, weight, bias, stride, padding, dilation, groups)
+
+
 def _gelu(input: Tensor, approximate: Any = "none") -> Tensor | None:
     return gelu(input, approximate=approximate)
 
@@ -169,6 +190,9 @@ _SERVED: dict[Any, Served] = {
     F.batch_norm: _batch_norm,
     F.cross_entropy: _cross_entropy,
     F.gelu: _gelu,
+    torch.conv1d: functools.partial(_convolution, axes=1),
+    torch.conv2d: functools.partial(_convolution, axes=2),
+    torch.conv3d: functools.partial(_convolution, axes=3),
 }
 
 # Python functions that call a served one: they are seen as a whole, and what they call only if they are run inside.

@@ -158,6 +158,12 @@ SERVED = {
     "layer_norm without weights": (lambda x: F.layer_norm(x, (4,)), [(2, 3, 4)]),
     "torch.layer_norm": (lambda x, w: torch.layer_norm(x, (4,), w), [(2, 3, 4), (4,)]),
     "batch_norm": (lambda x, w, b: F.batch_norm(x, None, None, w, b, True), [(4, 3, 2, 2), (3,), (3,)]),
+    "conv1d": (lambda x, w: F.conv1d(x, w, stride=2), [(2, 3, 7), (4, 3, 3)]),
+    "conv2d of groups": (
+        lambda x, w, b: F.conv2d(x, w, b, padding="same", groups=2),
+        [(2, 4, 5, 5), (6, 2, 3, 2), (6,)],
+    ),
+    "conv3d": (lambda x, w: F.conv3d(x, w, None, (1, 2, 1), 1), [(2, 2, 3, 3, 3), (3, 2, 2, 2, 3)]),
     "gelu": (F.gelu, [(2, 5)]),
     "gelu, tanh": (lambda x: F.gelu(x, approximate="tanh"), [(2, 5)]),
     "cross_entropy": (lambda z: F.cross_entropy(z, torch.tensor([1, 0, -100]), label_smoothing=0.1), [(3, 4)]),
@@ -166,7 +172,7 @@ SERVED = {
 
 
 @pytest.mark.parametrize("name", SERVED)
-def test_serves_norms_activations_and_losses(name: str):
+def test_serves_norms_activations_losses_and_convolutions(name: str):
     f, shapes = SERVED[name]
     x = [maps(*shape).requires_grad_() for shape in shapes]
 
@@ -230,6 +236,9 @@ def test_autocast_gives_pytorchs_dtypes(name: str):
         lambda: F.layer_norm(maps(2, 4), (4,), maps(3)),
         lambda: F.batch_norm(maps(1, 3), None, None, training=True),
         lambda: F.gelu(maps(3), approximate="fast"),
+        lambda: F.conv2d(maps(1, 2, 3, 3), maps(2, 2, 2, 2), stride=2, padding="same"),
+        lambda: F.conv2d(maps(1, 2, 3, 3), maps(2, 1, 4, 4), groups=2),
+        lambda: F.conv1d(maps(1, 2, 3, 3), maps(2, 2, 1, 1)),
         lambda: F.cross_entropy(maps(3, 4), torch.tensor([0, 1])),
         lambda: F.cross_entropy(maps(3, 4), torch.tensor([0, 1, 2]), reduction="median"),
     ],
