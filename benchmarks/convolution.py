@@ -37,7 +37,7 @@ LAYERS = {
     "strided: 16 x 64 x 32 x 32, 3 x 3 to 128": Layer((16, 64, 32, 32), (128, 64, 3, 3), 2),
     "depthwise: 4 x 384 x 14 x 14, 7 x 7": Layer((4, 384, 14, 14), (384, 1, 7, 7), groups=384),
     "small maps: 16 x 512 x 2 x 2, 3 x 3": Layer((16, 512, 2, 2), (512, 512, 3, 3)),
-    "left to PyTorch: 16 x 64 x 16 x 16, 3 x 3": Layer((16, 64, 16, 16), (64, 64, 3, 3)),
+    "dense, left to PyTorch by second_order(): 16 x 64 x 16 x 16, 3 x 3": Layer((16, 64, 16, 16), (64, 64, 3, 3)),
 }
 
 

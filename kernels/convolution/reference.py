@@ -29,7 +29,8 @@ from .products import Products, abreast, apart, result_shape
 def forward(x, weight, bias, **geometry) -> tuple[Tensor]:
     """Returns y."""
     products = Products(x, weight, **geometry)
-    return (products.narrow(products.convolve(products.wide(x), weight, bias)).contiguous(),)
+    y = products.narrow(products.convolve(products.wide(x), weight, bias)).contiguous()
+    return (y.clone() if x.dim() == 3 else y,)  # over one axis PyTorch's is a view, which nobody could change in place
 
 
 def tangent(x, weight, bias, y, t_x, t_weight, t_bias, **geometry) -> tuple[Tensor]:
