@@ -242,14 +242,25 @@ def reshaped(tensor: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
     return torch.ops.aten._unsafe_view(tensor, shape)
 
 
+def is_mapped(tensor: torch.Tensor) -> bool:
+    """Whether the tensor itself, not only its tangents, holds an axis of ``vmap``."""
+    return is_batchedtensor(_unwrapped(tensor))
+
+
+def _unwrapped(tensor: torch.Tensor) -> torch.Tensor:
+    """Without what ``grad`` and ``jvp`` wrapped round it."""
+    while is_gradtrackingtensor(tensor):
+        tensor = get_unwrapped(tensor)
+    return tensor
+
+
 def plain_value(tensor: torch.Tensor) -> torch.Tensor:
     """The tensor without what ``grad`` and ``jvp`` wrapped round it, and without a tangent.
 
     Raises:
         RuntimeError: it holds an axis of ``vmap``, so that there are many values.
     """
-    while is_gradtrackingtensor(tensor):
-        tensor = get_unwrapped(tensor)
+    tensor = _unwrapped(tensor)
     if is_batchedtensor(tensor):
         raise RuntimeError(
             "batch_norm: under vmap over x there are many batches, and one pair of running statistics to update; "

@@ -21,7 +21,7 @@ from .attention import attention
 from .batch_norm import batch_norm
 from .convolution import convolution, convolution_pays
 from .cross_entropy import cross_entropy
-from .dispatcher import reshaped
+from .dispatcher import is_mapped, reshaped
 from .layer_norm import layer_norm
 
 Served = Callable[..., "Tensor | None"]
@@ -163,6 +163,8 @@ def _convolution(
         if not (isinstance(tensor, Tensor) and tensor.is_cpu and tensor.is_contiguous()):
             return None
     if weight.dim() != axes + 2 or not convolution_pays(input, weight, stride, groups):
+        return None
+    if not torch.compiler.is_compiling() and is_mapped(input):  # vmap over images: ours would copy the weight for each
         return None
     return convolution(input, weight, bias, stride, padding, dilation, groups)
 

@@ -185,6 +185,21 @@ def test_second_order_takes_what_pays_and_leaves_the_rest():
         assert behind(F.conv2d(x.to(memory_format=torch.channels_last), dense, stride=2)) == "ConvolutionBackward0"
 
 
+def test_under_vmap_second_order_serves_tangents_and_leaves_images(asked):
+    images, weight = normal(3, 2, 3, 5, 5), normal(4, 3, 2, 2)
+
+    def loss(weight, images):
+        with second_order():
+            return F.conv2d(images, weight, stride=2).sin().sum()
+
+    vmap(lambda t: jvp(grad(lambda w: loss(w, images[0])), (weight,), (t,))[1])(normal(2, *weight.shape))
+    assert asked
+    asked.clear()
+    each = vmap(grad(loss), in_dims=(None, 0))(weight, images)
+    torch.testing.assert_close(each, torch.stack([grad(loss)(weight, image) for image in images]))
+    assert len(asked) == len(images)  # those of the loop
+
+
 BAD = {
     "x: expected a tensor, got list": lambda x, w, b: convolution([1.0], w),
     "x: dtype torch.int64": lambda x, w, b: convolution(x.long(), w),
