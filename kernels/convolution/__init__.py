@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..checks import check_floating, check_like, lowered_by_autocast
+from ..dispatcher import reshaped
 from .operator import convolution_operator
 from .products import are_few
 
@@ -58,7 +59,7 @@ def convolution(
     column = None if bias is None else bias[:, None]
     batched = x if x.dim() == axes + 2 else x[None]
     y = convolution_operator(batched, weight, column, weight.shape[0], stride, padding, dilation)
-    return y if batched is x else y[0]
+    return y if batched is x else reshaped(y, y.shape[1:])
 
 
 def convolution_pays(x: Tensor, weight: Tensor, stride: Numbers, groups: int) -> bool:

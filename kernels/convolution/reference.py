@@ -22,6 +22,7 @@ from typing import Any
 
 from torch import Tensor
 
+from ..dispatcher import reshaped
 from ..missing import contiguous, count, filled, plus
 from .products import Products, abreast, apart, result_shape
 
@@ -30,7 +31,7 @@ def forward(x, weight, bias, **geometry) -> tuple[Tensor]:
     """Returns y."""
     products = Products(x, weight, **geometry)
     y = products.narrow(products.convolve(products.wide(x), weight, bias)).contiguous()
-    return (y.clone() if x.dim() == 3 else y,)  # over one axis PyTorch's is a view, which nobody could change in place
+    return (reshaped(y, y.shape) if x.dim() == 3 else y,)  # over one axis PyTorch's is a view of two
 
 
 def tangent(x, weight, bias, y, t_x, t_weight, t_bias, **geometry) -> tuple[Tensor]:

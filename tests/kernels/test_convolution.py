@@ -134,8 +134,9 @@ def test_tangents_share_one_call(asked):
     assert counts[0] == counts[1]
 
 
-def test_results_may_be_changed_in_place():
-    x = [normal(2, 3, 4, 4), normal(3, 3, 3, 3)]
+@pytest.mark.parametrize("lead", [(2,), ()], ids=str)
+def test_results_may_be_changed_in_place(lead):
+    x = [normal(*lead, 3, 4, 4), normal(3, 3, 3, 3)]
     mine, theirs = (product(lambda *x, f=f: f(*x).relu_(), x) for f in (convolution, F.conv2d))
     torch.testing.assert_close(mine, theirs)
 
