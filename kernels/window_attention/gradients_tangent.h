@@ -4,6 +4,8 @@
 // Differentiate backward, with u = S' - rowsum(P S') and rowsum(P') = 0:
 //   P' = P u,  dP'^T = V'^T G + V^T G',  dS' = u dS + P dP' - P rowsum(u dS + P dP'),
 //   d_query'^T = scale (K^T dS'^T + K'^T dS^T),  d_key'^T = scale (Q^T dS' + Q'^T dS),  d_value'^T = G^T P' + G'^T P.
+//
+// Where the gradients themselves are asked for too, they come from the same P and dS.
 #pragma once
 
 #include "window_attention/gradients.h"
@@ -14,7 +16,7 @@ template <typename Real>
 class WindowBackwardTangent {
  public:
   WindowBackwardTangent(const WindowProblem& p, Carver& scratch)
-      : p_(p), has_t_scores_(p.has_score_tangent()), has_d_scores_(p.has_score_gradient()),
+      : p_(p), has_t_scores_(p.has_score_tangent()), has_d_scores_(p.d.of_scores()),
         primal_(p, scratch),
         t_query_(p, p.t_query, p.width, scratch),
         t_key_(p, p.t_key, p.width, scratch),
@@ -22,21 +24,21 @@ class WindowBackwardTangent {
         t_grad_(p, p.t_grad, p.value_width, scratch),
         t_tile_(p, 1, has_t_scores_, scratch),
         t_d_tile_(p, 1, has_d_scores_, scratch),
-        t_untransposed_(p, 1, has_t_scores_ && static_cast<bool>(p.d_value), scratch),
-        t_d_untransposed_(p, 1, static_cast<bool>(p.d_key), scratch),
-        d_query_(p, p.d_query, p.width, scratch),
-        d_key_(p, p.d_key, p.width, scratch),
-        d_value_(p, p.d_value, p.value_width, scratch),
-        d_table_(p, scratch),
+        t_untransposed_(p, 1, has_t_scores_ && static_cast<bool>(p.d.value), scratch),
+        t_d_untransposed_(p, 1, static_cast<bool>(p.d.key), scratch),
+        d_(p, p.primal_d, 1, scratch),
+        t_d_(p, p.d, p.tangents, scratch),
         t_bias_(p, p.t_table, scratch) {}
 
   void run(const WindowTask& task) {
     primal_.begin();
     t_tile_.clear();
     t_d_tile_.clear();
-    d_table_.begin(task);
+    d_.begin(task);
+    t_d_.begin(task);
     task.for_blocks(p_, [&](const Block& block) { run(task, block); });
-    d_table_.end();
+    d_.end();
+    t_d_.end();
   }
 
  private:
@@ -48,23 +50,27 @@ class WindowBackwardTangent {
       t_value_.load(block, t);
       t_grad_.load(block, t);
       for (int64_t k = 0; k < block.count; ++k) {
-        if (t == 0) primal_.compute(task, k, block.window(k));
+        if (t == 0) run_primal(task, block.window(k), k);
         run(task, block.window(k), k, t);
       }
-      d_query_.write(block, static_cast<Real>(p_.scale), t);
-      d_key_.write(block, static_cast<Real>(p_.scale), t);
-      d_value_.write(block, 1, t);
+      t_d_.write(block, t);
     }
+    d_.write(block);
+  }
+
+  void run_primal(const WindowTask& task, const Window& window, int64_t k) {
+    primal_.compute(task, k, window);
+    d_.multiply_into(primal_, k, window);
   }
 
   void run(const WindowTask& task, const Window& window, int64_t k, int64_t t) {
     const int64_t tokens = window.tokens();
     products(k, tokens);
     sweeps(task, window, k, t);
-    if (d_query_) accumulate_query(k, tokens);
-    if (d_key_) accumulate_key(k, tokens);
-    if (d_value_) accumulate_value(k, tokens);
-    if (d_table_) d_table_.add(window, t_d_tile_.tile(), t);
+    if (t_d_.query) accumulate_query(k, tokens);
+    if (t_d_.key) accumulate_key(k, tokens);
+    if (t_d_.value) accumulate_value(k, tokens);
+    if (t_d_.table) t_d_.table.add(window, t_d_tile_.tile(), t);
   }
 
   /// S'^T and dP'^T.
@@ -95,14 +101,14 @@ class WindowBackwardTangent {
   void accumulate_query(int64_t k, int64_t tokens) {
     Term<Real> terms[2]{{primal_.probabilities.key.rows(k), t_d_tile_.panels()}};
     if (t_key_) terms[1] = {t_key_.rows(k), primal_.d_scores.panels(k)};
-    d_query_.multiply_into(k, tokens, terms, t_key_ ? 2 : 1);
+    t_d_.query.multiply_into(k, tokens, terms, t_key_ ? 2 : 1);
   }
 
   void accumulate_key(int64_t k, int64_t tokens) {
     t_d_untransposed_.transpose_of(t_d_tile_, 0, 0, tokens);
     Term<Real> terms[2]{{primal_.probabilities.query.rows(k), t_d_untransposed_.panels()}};
     if (t_query_) terms[1] = {t_query_.rows(k), primal_.d_untransposed.panels(k)};
-    d_key_.multiply_into(k, tokens, terms, t_query_ ? 2 : 1);
+    t_d_.key.multiply_into(k, tokens, terms, t_query_ ? 2 : 1);
   }
 
   void accumulate_value(int64_t k, int64_t tokens) {
@@ -113,7 +119,7 @@ class WindowBackwardTangent {
       terms[count++] = {primal_.grad.rows(k), t_untransposed_.panels()};
     }
     if (t_grad_) terms[count++] = {t_grad_.rows(k), primal_.untransposed.panels(k)};
-    d_value_.multiply_into(k, tokens, terms, count);
+    t_d_.value.multiply_into(k, tokens, terms, count);
   }
 
   const WindowProblem& p_;
@@ -121,8 +127,7 @@ class WindowBackwardTangent {
   ScoreGradients<Real> primal_;
   Planes<Real> t_query_, t_key_, t_value_, t_grad_;
   Tiles<Real> t_tile_, t_d_tile_, t_untransposed_, t_d_untransposed_;
-  Planes<Real> d_query_, d_key_, d_value_;
-  TableGradient<Real> d_table_;
+  GradientPlanes<Real> d_, t_d_;
   BiasTile<Real> t_bias_;
 };
 

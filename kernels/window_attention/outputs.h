@@ -55,6 +55,13 @@ void multiply_score_tangent(const WindowProblem& p, const Probabilities<Real>& p
 
 /// out^T = V^T P^T.
 template <typename Real>
+void multiply_output(const Planes<Real>& value, const Tiles<Real>& probabilities, int64_t k, int64_t tokens,
+                     Planes<Real>& out) {
+  const Term<Real> vp{value.rows(k), probabilities.panels(k)};
+  out.multiply_into(k, tokens, &vp, 1);
+}
+
+template <typename Real>
 class WindowForward {
  public:
   WindowForward(const WindowProblem& p, Carver& scratch)
@@ -73,8 +80,7 @@ class WindowForward {
     for (int64_t k = 0; k < block.count; ++k) {
       const Window window = block.window(k);
       probabilities_.compute(task, k, window);
-      const Term<Real> vp{value_.rows(k), probabilities_.tiles().panels(k)};
-      out_.multiply_into(k, window.tokens(), &vp, 1);
+      multiply_output(value_, probabilities_.tiles(), k, window.tokens(), out_);
     }
     out_.write(block, 1);
   }
@@ -84,7 +90,7 @@ class WindowForward {
   Planes<Real> value_, out_;
 };
 
-/// out'^T = V^T P'^T + V'^T P^T.
+/// out'^T = V^T P'^T + V'^T P^T; also out where it is asked for.
 template <typename Real>
 class WindowTangent {
  public:
@@ -93,6 +99,7 @@ class WindowTangent {
         t_query_(p, p.t_query, p.width, scratch),
         t_key_(p, p.t_key, p.width, scratch),
         t_value_(p, p.t_value, p.value_width, scratch),
+        out_(p, p.primal_out, p.value_width, scratch),
         t_out_(p, p.r_out, p.value_width, scratch),
         t_tile_(p, 1, p.has_score_tangent(), scratch),
         t_bias_(p, p.t_table, scratch) {}
@@ -111,11 +118,17 @@ class WindowTangent {
       t_key_.load(block, t);
       t_value_.load(block, t);
       for (int64_t k = 0; k < block.count; ++k) {
-        if (t == 0) probabilities_.compute(task, k, block.window(k));
+        if (t == 0) run_primal(task, block.window(k), k);
         run(task, block.window(k), k, t);
       }
       t_out_.write(block, 1, t);
     }
+    out_.write(block, 1);
+  }
+
+  void run_primal(const WindowTask& task, const Window& window, int64_t k) {
+    probabilities_.compute(task, k, window);
+    if (out_) multiply_output(value_, probabilities_.tiles(), k, window.tokens(), out_);
   }
 
   void run(const WindowTask& task, const Window& window, int64_t k, int64_t t) {
@@ -134,7 +147,7 @@ class WindowTangent {
 
   const WindowProblem& p_;
   Probabilities<Real> probabilities_;
-  Planes<Real> value_, t_query_, t_key_, t_value_, t_out_;
+  Planes<Real> value_, t_query_, t_key_, t_value_, out_, t_out_;
   Tiles<Real> t_tile_;
   BiasTile<Real> t_bias_;
 };

@@ -53,21 +53,23 @@ class BiasTile {
   int64_t rows_ = 0, columns_ = 0, t_ = -1;
 };
 
-/// Adds up dS^T of a task: windows of one size in a tile, then into the task's part of the table's gradient.
+/// Adds up dS^T of a task: windows of one size in a tile, then into the task's part of the table's gradient. Without
+/// `parts` to write it to there is nothing to add.
 template <typename Real>
 class TableGradient {
  public:
-  TableGradient(const WindowProblem& p, Carver& scratch)
-      : p_(p), sums_(p, p.tangents, p.d_table != nullptr, scratch), size_(scratch.take<Window>(p.tangents)) {}
+  TableGradient(const WindowProblem& p, char* parts, int64_t tangents, Carver& scratch)
+      : p_(p), parts_(reinterpret_cast<Real*>(parts)), tangents_(tangents),
+        sums_(p, tangents, parts != nullptr, scratch), size_(scratch.take<Window>(tangents)) {}
 
-  explicit operator bool() const { return p_.d_table != nullptr; }
+  explicit operator bool() const { return parts_ != nullptr; }
 
   void begin(const WindowTask& task) {
-    if (!p_.d_table) return;
-    part_ = reinterpret_cast<Real*>(p_.d_table) + task.index * p_.tangents * p_.table_entries();
-    std::fill_n(part_, p_.tangents * p_.table_entries(), Real(0));
+    if (!parts_) return;
+    part_ = parts_ + task.index * tangents_ * p_.table_entries();
+    std::fill_n(part_, tangents_ * p_.table_entries(), Real(0));
     sums_.clear();
-    std::fill_n(size_, p_.tangents, Window{});
+    std::fill_n(size_, tangents_, Window{});
   }
 
   void add(const Window& window, const Real* d_scores, int64_t t = 0) {
@@ -81,7 +83,7 @@ class TableGradient {
   }
 
   void end() {
-    for (int64_t t = 0; p_.d_table && t < p_.tangents; ++t) flush(t);
+    for (int64_t t = 0; parts_ && t < tangents_; ++t) flush(t);
   }
 
  private:
@@ -93,6 +95,8 @@ class TableGradient {
   }
 
   const WindowProblem& p_;
+  Real* parts_;
+  int64_t tangents_;
   Tiles<Real> sums_;
   Window* size_;
   Real* part_ = nullptr;

@@ -28,6 +28,14 @@ struct Window {
   int64_t tokens() const { return rows * columns; }
 };
 
+/// What `backward` or its tangent writes; what is not asked for has no data.
+struct Gradients {
+  FeatureMap query, key, value;
+  char* table = nullptr;  // the tasks' parts of it, [task, T, 2h-1, 2w-1]
+
+  bool of_scores() const { return query || key || table; }
+};
+
 /// The arguments of all four maps; what a map does not take or is not asked for has no data.
 struct WindowProblem {
   int64_t batch, heads, width, value_width;  // B, heads, D, Dv
@@ -42,15 +50,15 @@ struct WindowProblem {
   FeatureMap query, key, value, grad, t_query, t_key, t_value, t_grad;
   Operand table, t_table;
 
-  // Results: of `forward` and `backward`, or their tangents; the tasks' parts of d_table, [task, T, 2h-1, 2w-1].
-  FeatureMap r_out, d_query, d_key, d_value;
-  char* d_table = nullptr;
+  // Results: of `forward` and `backward`, or their tangents. Beside tangents also those of the primal, where they are
+  // asked for: the same gradients, of one.
+  FeatureMap r_out, primal_out;
+  Gradients d, primal_d;
 
   int64_t tasks() const { return batch * heads * strips; }
   int64_t most_tokens() const { return std::min(window_height, height) * std::min(window_width, breadth); }
   int64_t table_entries() const { return (2 * window_height - 1) * (2 * window_width - 1); }
   bool has_score_tangent() const { return t_query || t_key || t_table; }
-  bool has_score_gradient() const { return d_query || d_key || d_table; }
 };
 
 /// `count` windows side by side of one head of one image.

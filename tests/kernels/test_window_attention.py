@@ -230,6 +230,52 @@ def test_kernels_against_the_reference(call, dtype, bound):
     check(maps_of(cpu, spread, grad, tangents, options, needs))
 
 
+# which of query, key, value, table and the cotangent move; which gradients are needed
+GAPS = [
+    ((1, 1, 1, 1, 1), (1, 1, 1, 1)),
+    ((1, 0, 0, 0, 1), (0, 1, 0, 1)),
+    ((0, 1, 0, 1, 0), (1, 0, 1, 0)),
+    ((0, 0, 1, 0, 0), (0, 0, 1, 1)),
+    ((0, 0, 0, 1, 1), (0, 0, 1, 0)),
+    ((1, 1, 1, 0, 1), (0, 0, 0, 0)),
+]
+
+
+@pytest.mark.skipif(available_backends()["cpu"] is not None, reason="no C++ kernels")
+@pytest.mark.parametrize("call", KERNEL_CALLS, ids=str)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_map_and_its_tangent_at_once(call, dtype, count):
+    """The numbers of the maps one after the other, whatever moves and whatever is needed."""
+    from alternet.kernels.window_attention import cpu
+
+    batch, heads, sizes, pixels, window, shift, table, last, _ = call
+    shape = None if table is None else (*table, *(2 * n - 1 for n in window))
+    x, other = (
+        cases.inputs(batch, heads, *sizes, pixels, shape, channels_last=last, dtype=dtype, seed=seed)
+        for seed in range(2)
+    )
+    grad, options = other[2], cases.parameters(window, 0.4, shift, last)
+    given = [None if t is None else torch.stack([t.sin() * k for k in range(1, count + 1)]) for t in (*other, x[2])]
+    for moves, wanted in GAPS:
+        t = [t if flag else None for t, flag in zip(given, moves, strict=True)]
+        if all(t is None for t in t[:4]):  # only the table was to move, and there is none
+            continue
+        needs = tuple(bool(flag) and t is not None for t, flag in zip(x, wanted, strict=True))
+        (y,) = cpu.forward(*x, **options)
+        (t_y,) = cpu.tangent(*x, y, *t[:4], **options)
+        second = (*x, y, grad, *t[:4], t_y, t[4])
+        first = cpu.backward(*x, y, grad, **options, needs=needs)
+        apart = y, t_y, *first, *cpu.backward_tangent(*second, **options, needs=needs)
+        joint = (
+            *cpu.forward_and_tangent(*x, *t[:4], **options),
+            *cpu.backward_and_tangent(*second, **options, needs=needs),
+        )
+        for a, b in zip(joint, apart, strict=True):
+            assert (a is None) == (b is None)
+            assert a is None or (a.is_contiguous() and torch.equal(a, b))
+
+
 def test_windows_too_large_for_the_kernels():
     """They are cut by PyTorch; the answers are the same."""
     x = inputs(20, 19, (17, 17))
