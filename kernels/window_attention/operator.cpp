@@ -67,11 +67,12 @@ class Call {
 
   void run(Map map) {
     const auto& kernel = window_attention_kernels(type_).*map;
-    // As many windows together as a second-level cache holds: the longer a stretch of memory, the better it is read.
-    constexpr size_t CACHE = 512 << 10;
+    // The longer a stretch of memory, the better it is read: that is worth more than planes in the second-level cache.
+    // With channels last a stretch is a pixel, however many windows there are.
+    const size_t most = (channels_last_ ? 256 : 1024) << 10;
     int64_t blocks = 1;
     do p.block = (p.per_strip + blocks - 1) / blocks;
-    while (p.block > 1 && kernel.scratch(p) > CACHE && ++blocks);
+    while (p.block > 1 && kernel.scratch(p) > most && ++blocks);
     run_tasks(p, kernel, p.tasks());
   }
 
