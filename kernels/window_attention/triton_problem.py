@@ -86,15 +86,17 @@ class Problem(NamedTuple):
     def launch(self, kernel: Any, name: str, table: Tensor | None, **arguments: Any) -> None:
         """One program for every tile of windows and every head, and every tangent of the backward map."""
         config = self._tile(name)
-        slots, groups = self._counts(table, config)
+        slots, images = self._sharing(table)
+        groups = self._groups(images, config)
         programs = self.heads * slots * groups * (self.T if name == "backward_tangent" else 1)
-        launch(kernel, programs, config, self.device, **arguments, **self._sizes(config, slots, groups))
+        launch(kernel, programs, config, self.device, **arguments, **self._sizes(config, slots, images, groups))
 
     def table_parts(self, name: str, table: Tensor | None) -> Tensor:
         """Uninitialised float32: dS of every pair of tokens of a window, as the kernel of map ``name`` writes it."""
-        config = self._tile(name)
+        config, (slots, images) = self._tile(name), self._sharing(table)
         shape = (self.T, config.block_m // self._tokens, self._tokens, self._tokens)
-        return torch.empty(self.heads, *self._counts(table, config), *shape, dtype=torch.float32, device=self.device)
+        groups = self._groups(images, config)
+        return torch.empty(self.heads, slots, groups, *shape, dtype=torch.float32, device=self.device)
 
     def table_gradient(self, parts: Tensor | None, table: Tensor | None) -> Tensor | None:
         """[T, *table.shape] from what ``table_parts`` was filled with; None where there is none."""
@@ -122,13 +124,17 @@ class Problem(NamedTuple):
         """Of a window."""
         return self.partition.window[0] * self.partition.window[1]
 
-    def _counts(self, table: Tensor | None, config: Config) -> tuple[int, int]:
-        """Tables that images have of their own (1: they share one), and tiles of windows of those that share one."""
-        slots = 1 if table is None else max(table.shape[0], 1)
-        rows, columns = self.partition.counts
-        return slots, self.B // slots * -(-rows * columns // (config.block_m // self._tokens))
+    def _sharing(self, table: Tensor | None) -> tuple[int, int]:
+        """Tables that images have of their own (1: they share one), and the images of each."""
+        slots = 1 if table is None else table.shape[0]
+        return slots, self.B // max(slots, 1)
 
-    def _sizes(self, config: Config, slots: int, groups: int) -> dict[str, Any]:
+    def _groups(self, images: int, config: Config) -> int:
+        """Tiles that hold the windows of so many images."""
+        rows, columns = self.partition.counts
+        return images * -(-rows * columns // (config.block_m // self._tokens))
+
+    def _sizes(self, config: Config, slots: int, images: int, groups: int) -> dict[str, Any]:
         """What every kernel is given."""
         rows, columns = self.partition.counts
         left, _, top, _ = self.partition.padding
@@ -137,7 +143,7 @@ class Problem(NamedTuple):
             "SLOTS": slots,
             "GROUPS": groups,
             "scale": self.scale,
-            "layout": (*layout, self.B // slots),
+            "layout": (*layout, images),
             "D": self.D,
             "DV": self.DV,
             "BLOCK": config.block_m,

@@ -159,6 +159,7 @@ def test_half_precision(case: Case):
     Case(pixels=(6, 6), window=(2, 2), B=2, heads=2, table="B", T=2),  # one of a tile's windows is none
     Case(B=0),
     Case(B=0, table=""),
+    Case(B=0, heads=2, table="BH", T=2),
 )
 def test_sizes(case: Case):
     check(case)
@@ -185,7 +186,11 @@ def test_strides(layout: str, channels_last: bool):
 
 @runs_kernels
 @pytest.mark.usefixtures("no_tiles")
-@each(Case(pixels=(2, 3), shift=(0, 1), table="-"), Case(channels_last=True, table="", tangents="vg"))
+@each(
+    Case(pixels=(2, 3), shift=(0, 1), table="-"),
+    Case(channels_last=True, table="", tangents="vg"),
+    Case(B=0, table="BH", T=2),
+)
 def test_windows_without_a_tile_run_on_attention(case: Case):
     check(case)
 
