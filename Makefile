@@ -19,7 +19,7 @@ lint: .venv/installed
 bench: .venv/installed  ## the tables of the README
 	$(BIN)/python -m benchmarks
 
-bench-gpu: .venv/installed  ## attention on a GPU: right first, then timed against its peers
+bench-gpu: .venv/installed  ## every operator on a GPU: right first, then timed against its peers
 	$(BIN)/python -m benchmarks.gpu
 
 bench-hessian: .venv/installed  ## eigenvalues of whole networks, beside PyHessian, curvlinops and hessian-eigenthings

@@ -1,4 +1,4 @@
-"""``python -m benchmarks.gpu``: attention on a GPU, right first, then timed with CUDA events against its peers.
+"""``python -m benchmarks.gpu``: every operator on a GPU, right first, then timed with CUDA events against its peers.
 
 Every cell is compared with float64 eager PyTorch before anything is timed; a wrong answer ends the run. Times are
 medians of ``triton.testing.do_bench`` (CUDA events, the L2 cache emptied between runs), the implementations in turn.
@@ -9,7 +9,9 @@ Writes benchmarks/results/gpu.md and gpu.json. ``--toy`` runs the whole path at 
 from __future__ import annotations
 
 import argparse
+import functools
 import json
+import math
 import statistics
 import sys
 from collections.abc import Callable, Sequence
@@ -17,81 +19,97 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from alternet.kernels import attention, use_backend
+from alternet.kernels import use_backend
 
-from .attention import FIRST_ORDER, TASKS, Attention, eager
+from .gpu_work import TOY, WORKLOADS, Built, Workload, works
 from .measure import worst_error
-from .peers import packages
+from .pointwise import TASKS, Function
 from .report import RESULTS
 
 ROUNDS = 3
 # Largest error relative to float64 eager's norm: rounding of the inputs' precision, times ten.
 TOLERANCES = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 8e-2}
 
-SHAPES = {  # batch, heads, tokens, head size
-    "ViT-B/16 at 224 px": (64, 12, 197, 64),
-    "ViT-L/16 at 384 px": (16, 16, 577, 64),
-    "windows of 7": (2048, 6, 49, 32),
-    "4096 tokens": (2, 16, 4096, 64),
-    "16384 tokens": (1, 8, 16384, 64),
-}
-TOY = {"toy": (1, 1, 17, 16)}
 
+def on_triton(f: Function) -> Function:
+    def call(*x: Tensor) -> Tensor:
+        with use_backend("triton"):
+            return f(*x)
 
-def triton_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    with use_backend("triton"):
-        return attention(query, key, value)
-
-
-def implementations(task: str) -> dict[str, Attention]:
-    found = {"alternet": triton_attention, "eager": eager, "torch.compile": _compiled}
-    if task in FIRST_ORDER:
-        found["SDPA"] = F.scaled_dot_product_attention
-    for name, package in packages().items():
-        if name.startswith("jvp-flash") and task in FIRST_ORDER:  # it has no second derivatives
-            found[name] = package.call
-    return found
-
-
-_compiled = torch.compile(eager, dynamic=False)
+    return call
 
 
 @dataclass(frozen=True)
 class Cell:
-    shape: tuple[int, int, int, int]
+    name: str
+    workload: Workload
     task: str
     dtype: torch.dtype
     device: str
 
-    def inputs(self, dtype: torch.dtype) -> tuple[Tensor, ...]:
+    def work(self, f: Function, built: Built, dtype: torch.dtype) -> Callable[[], object]:
+        """The task as a function without arguments; its inputs are rounded to the cell's dtype, then of ``dtype``."""
         generator = torch.Generator().manual_seed(0)
-        drawn = [torch.randn(self.shape, generator=generator).to(self.dtype) for _ in range(3)]
-        return tuple(x.to(self.device, dtype) for x in drawn)
 
-    def work(self, f: Attention) -> Callable[[], object]:
-        x = self.inputs(self.dtype)
-        return lambda: TASKS[self.task](f, x)
+        def draw(shape: Sequence[int]) -> Tensor:
+            return torch.randn(shape, generator=generator).to(self.dtype).to(self.device, dtype)
 
-    def error(self, f: Attention) -> float:
-        """Of every result, relative to its norm in float64: the worst. On one image, which is all that fits."""
-        one = Cell((1, *self.shape[1:]), self.task, self.dtype, self.device)
-        want = tree_leaves(TASKS[self.task](eager, one.inputs(torch.float64)))
-        got = tree_leaves(one.work(f)())
-        return worst_error(got, want)
+        x, t = (tuple(map(draw, built.shapes)) for _ in range(2))
+        with torch.no_grad():
+            g = draw(f(*x).shape)
+        return lambda: TASKS[self.task](f, x, t, g)
+
+    def error(self) -> float:
+        """Of every result, relative to its norm in float64: the worst."""
+        built = self.workload.checked(self.device)
+        want = self.work(built.functions["eager"], built, torch.float64)()
+        got = self.work(on_triton(built.functions["alternet"]), built, self.dtype)()
+        return _error(tree_leaves(got), tree_leaves(want))
+
+    def implementations(self) -> dict[str, Callable[[], Callable[[], object]]]:
+        """What makes the work of each, by name."""
+        built = self.workload.timed(self.device)
+        functions = works(self.task, built) | {"alternet": on_triton(built.functions["alternet"])}
+        made = {name: functools.partial(self.work, f, built, self.dtype) for name, f in functions.items()}
+        return made | {"torch.compile": lambda: self._compiled(built)}
+
+    def _compiled(self, built: Built) -> Callable[[], object]:
+        """Eager's, the function compiled, or the whole task where a compiled function would be run as it is."""
+        torch.compiler.reset()  # what was compiled for too many shapes would run uncompiled
+        backend = "inductor" if self.device == "cuda" else "aot_eager"
+        eager = built.functions["eager"]
+        if self.task == "jvp(grad)":
+            return torch.compile(self.work(eager, built, self.dtype), dynamic=False, backend=backend)
+        return self.work(torch.compile(eager, dynamic=False, backend=backend), built, self.dtype)
+
+    def __str__(self) -> str:
+        return f"{self.name}, {str(self.dtype).removeprefix('torch.')}, {self.task}"
+
+
+def _error(got: Sequence[Tensor | None], want: Sequence[Tensor | None]) -> float:
+    """``worst_error``; a result that is zero or absent (None) in float64 must be so here."""
+    pairs = list(zip(got, want, strict=True))
+    if any(_is_zero(b) and not _is_zero(a) for a, b in pairs):
+        return math.inf
+    there = [(a, b) for a, b in pairs if a is not None and b is not None and not _is_zero(b)]
+    return worst_error([a for a, _ in there], [b for _, b in there])
+
+
+def _is_zero(x: Tensor | None) -> bool:
+    return x is None or not x.any()
 
 
 def check(cells: Sequence[Cell]) -> list[dict]:
     """The error of our kernels in every cell, printed as they come."""
     rows = []
     for cell in cells:
-        error = cell.error(triton_attention)
+        error = cell.error()
         right = error <= TOLERANCES[cell.dtype]
-        print(f"{'right' if right else 'WRONG'}  {error:.1e}  {_name(cell)}", flush=True)
-        rows.append({"cell": _name(cell), "error": error, "right": right})
+        print(f"{'right' if right else 'WRONG'}  {error:.1e}  {cell}", flush=True)
+        rows.append({"cell": str(cell), "error": error, "right": right})
     return rows
 
 
@@ -99,9 +117,9 @@ def compare(cell: Cell) -> dict:
     """Milliseconds and added bytes of every implementation, or how it failed. Without a GPU each runs, untimed."""
     works: dict[str, Callable[[], object]] = {}
     result: dict[str, dict] = {}
-    for name, f in implementations(cell.task).items():
-        work = cell.work(f)
+    for name, make in cell.implementations().items():
         try:
+            work = make()
             result[name] = {"bytes": _added_bytes(work, cell.device), "milliseconds": []}
             works[name] = work
         except Exception as error:  # out of memory, or a peer that cannot: that is its result
@@ -111,7 +129,7 @@ def compare(cell: Cell) -> dict:
     for _ in range(ROUNDS if cell.device == "cuda" else 0):
         for name, work in works.items():
             result[name]["milliseconds"].append(_milliseconds(work))
-    return {"cell": _name(cell), "implementations": result}
+    return {"cell": str(cell), "implementations": result}
 
 
 def _milliseconds(work: Callable[[], object]) -> float:
@@ -132,14 +150,10 @@ def _added_bytes(work: Callable[[], object], device: str) -> int | None:
     return torch.cuda.max_memory_allocated() - before
 
 
-def _name(cell: Cell) -> str:
-    return f"{' x '.join(map(str, cell.shape))}, {str(cell.dtype).removeprefix('torch.')}, {cell.task}"
-
-
 def markdown(rows: Sequence[dict]) -> str:
     """Ratios over alternet's time; the failure's name where an implementation failed."""
     titles = list(dict.fromkeys(name for row in rows for name in row["implementations"] if name != "alternet"))
-    head = ["batch x heads x tokens x size", "alternet", *(f"faster than {title}" for title in titles), "added memory"]
+    head = ["work", "alternet", *(f"faster than {title}" for title in titles), "added memory"]
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     for row in rows:
         found = row["implementations"]
@@ -174,9 +188,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if device == "cpu" and not options.toy:
         print("benchmarks.gpu: torch sees no GPU (--toy runs the path without one)", file=sys.stderr)
         return 1
-    shapes = TOY if options.toy else SHAPES
-    dtypes = [getattr(torch, name) for name in options.dtypes]
-    cells = [Cell(shape, task, dtype, device) for dtype in dtypes for shape in shapes.values() for task in TASKS]
+    cells = [
+        Cell(name, workload, task, getattr(torch, dtype), device)
+        for name, workload in (TOY if options.toy else WORKLOADS).items()
+        for task in workload.tasks
+        for dtype in options.dtypes
+    ]
     checks = check(cells)
     if not all(row["right"] for row in checks):
         return 1

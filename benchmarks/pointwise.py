@@ -25,13 +25,13 @@ Tensors = tuple[Tensor, ...]
 IMPLEMENTATIONS = ("alternet", "eager")
 
 
-def _layer_norm(name: str) -> Function:
+def layer_norm(name: str) -> Function:
     if name == "alternet":
         return kernels.layer_norm
     return lambda x, weight, bias: F.layer_norm(x, x.shape[-1:], weight, bias)
 
 
-def _gelu(name: str) -> Function:
+def gelu(name: str) -> Function:
     return kernels.gelu if name == "alternet" else F.gelu
 
 
@@ -41,7 +41,7 @@ def _cross_entropy(name: str) -> Function:
     return lambda logits: f(logits, target)
 
 
-def _batch_norm_relu(name: str) -> Function:
+def batch_norm_relu(name: str) -> Function:
     if name == "alternet":
         return lambda x, weight, bias: kernels.batch_norm(x, None, None, weight, bias, True, activation="relu")
     return lambda x, weight, bias: F.relu(F.batch_norm(x, None, None, weight, bias, True))
@@ -49,12 +49,12 @@ def _batch_norm_relu(name: str) -> Function:
 
 # workload -> (the function of an implementation, shapes of its inputs)
 WORKLOADS: dict[str, tuple[Callable[[str], Function], tuple[tuple[int, ...], ...]]] = {
-    "LayerNorm 4112 x 192": (_layer_norm, ((4112, 192), (192,), (192,))),
-    "LayerNorm 4112 x 768": (_layer_norm, ((4112, 768), (768,), (768,))),
-    "GELU 4112 x 192": (_gelu, ((4112, 192),)),
-    "GELU 4112 x 768": (_gelu, ((4112, 768),)),
+    "LayerNorm 4112 x 192": (layer_norm, ((4112, 192), (192,), (192,))),
+    "LayerNorm 4112 x 768": (layer_norm, ((4112, 768), (768,), (768,))),
+    "GELU 4112 x 192": (gelu, ((4112, 192),)),
+    "GELU 4112 x 768": (gelu, ((4112, 768),)),
     "cross-entropy 512 x 1000": (_cross_entropy, ((512, 1000),)),
-    "BatchNorm + ReLU 32 x 64 x 32 x 32": (_batch_norm_relu, ((32, 64, 32, 32), (64,), (64,))),
+    "BatchNorm + ReLU 32 x 64 x 32 x 32": (batch_norm_relu, ((32, 64, 32, 32), (64,), (64,))),
 }
 
 

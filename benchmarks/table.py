@@ -29,19 +29,21 @@ class Shape:
     side: int
     window: int
 
-    def inputs(self) -> tuple[Tensor, ...]:
+    def shapes(self) -> tuple[tuple[int, ...], ...]:
         """query, key, value and a table per head; maps [B, heads·D, H, W], or tokens [B, heads, N, D]."""
-        generator = torch.Generator().manual_seed(0)
-        shape: tuple[int, ...] = (self.batch, self.heads * self.size, self.side, self.side)
+        x: tuple[int, ...] = (self.batch, self.heads * self.size, self.side, self.side)
         if self.window == self.side:
-            shape = (self.batch, self.heads, self.side**2, self.size)
-        table = torch.randn(self.heads, 2 * self.window - 1, 2 * self.window - 1, generator=generator)
-        return *(torch.randn(shape, generator=generator) for _ in range(3)), table
+            x = (self.batch, self.heads, self.side**2, self.size)
+        return x, x, x, (self.heads, 2 * self.window - 1, 2 * self.window - 1)
 
-    def functions(self) -> dict[str, Attention]:
+    def inputs(self) -> tuple[Tensor, ...]:
+        generator = torch.Generator().manual_seed(0)
+        return tuple(torch.randn(shape, generator=generator) for shape in self.shapes())
+
+    def functions(self, device: str = "cpu") -> dict[str, Attention]:
         if self.window == self.side:
-            return {"alternet": self._attention, "eager": _Eager(self.window)}
-        return {"alternet": self._window_attention, "eager": self._eager_windows()}
+            return {"alternet": self._attention, "eager": _Eager(self.window, device)}
+        return {"alternet": self._window_attention, "eager": self._eager_windows(device)}
 
     def _attention(self, query: Tensor, key: Tensor, value: Tensor, table: Tensor) -> Tensor:
         return attention(query, key, value, table=table, grid=(self.side, self.side))
@@ -49,8 +51,8 @@ class Shape:
     def _window_attention(self, query: Tensor, key: Tensor, value: Tensor, table: Tensor) -> Tensor:
         return window_attention(query, key, value, window_size=self.window, num_heads=self.heads, table=table)
 
-    def _eager_windows(self) -> Attention:
-        eager, w, count = _Eager(self.window), self.window, self.side // self.window
+    def _eager_windows(self, device: str) -> Attention:
+        eager, w, count = _Eager(self.window, device), self.window, self.side // self.window
 
         def cut(x: Tensor) -> Tensor:
             x = x.view(self.batch, self.heads, self.size, count, w, count, w)
@@ -67,8 +69,8 @@ class Shape:
 class _Eager:
     """Attention with a bias gathered from a table by an index made once, as the layers of others make it."""
 
-    def __init__(self, side: int) -> None:
-        token = torch.arange(side * side)
+    def __init__(self, side: int, device: str) -> None:
+        token = torch.arange(side * side, device=device)
         row, column = token // side, token % side
         self.index = (row - row[:, None] + side - 1) * (2 * side - 1) + column - column[:, None] + side - 1
 
