@@ -56,12 +56,9 @@ def window_attention_backward_kernel(
     PRECISION: tl.constexpr,
 ):
     """dV = PᵀG, dS = P∘(dP - <P, dP>) with dP = GVᵀ, dQ = s·dS K, dK = s·dSᵀQ."""
-    program = tl.program_id(0)
-    group = program % GROUPS
-    slot = program // GROUPS % SLOTS
-    head = program // GROUPS // SLOTS
-    tokens, label = locate(group, slot, layout, WINDOW_H, WINDOW_W, BLOCK)
-    visible = label[:, None] == label[None, :]
+    head, slot, group, tokens, label, visible = locate(
+        tl.program_id(0), SLOTS, GROUPS, layout, WINDOW_H, WINDOW_W, BLOCK
+    )
     query = load_tokens(query_ptr, query_strides, 0, head, tokens, label, D, BLOCK_D, CHANNELS_LAST)
     key = load_tokens(key_ptr, key_strides, 0, head, tokens, label, D, BLOCK_D, CHANNELS_LAST)
     table = load_table(table_ptr, table_strides, 0, slot, head, group, WINDOW_H, WINDOW_W, BLOCK)
@@ -134,11 +131,7 @@ def window_attention_backward_tangent_kernel(
     """
     program = tl.program_id(0)
     t = program % T  # neighbours share the primal, so that it stays in cache
-    group = program // T % GROUPS
-    slot = program // T // GROUPS % SLOTS
-    head = program // T // GROUPS // SLOTS
-    tokens, label = locate(group, slot, layout, WINDOW_H, WINDOW_W, BLOCK)
-    visible = label[:, None] == label[None, :]
+    head, slot, group, tokens, label, visible = locate(program // T, SLOTS, GROUPS, layout, WINDOW_H, WINDOW_W, BLOCK)
     query = load_tokens(query_ptr, query_strides, 0, head, tokens, label, D, BLOCK_D, CHANNELS_LAST)
     key = load_tokens(key_ptr, key_strides, 0, head, tokens, label, D, BLOCK_D, CHANNELS_LAST)
     table = load_table(table_ptr, table_strides, 0, slot, head, group, WINDOW_H, WINDOW_W, BLOCK)

@@ -34,11 +34,9 @@ def window_attention_forward_kernel(
     PRECISION: tl.constexpr,
 ):
     """O = PV."""
-    program = tl.program_id(0)
-    slot = program // GROUPS % SLOTS
-    head = program // GROUPS // SLOTS
-    tokens, label = locate(program % GROUPS, slot, layout, WINDOW_H, WINDOW_W, BLOCK)
-    visible = label[:, None] == label[None, :]
+    head, slot, _group, tokens, label, visible = locate(
+        tl.program_id(0), SLOTS, GROUPS, layout, WINDOW_H, WINDOW_W, BLOCK
+    )
     query = load_tokens(query_ptr, query_strides, 0, head, tokens, label, D, BLOCK_D, CHANNELS_LAST)
     key = load_tokens(key_ptr, key_strides, 0, head, tokens, label, D, BLOCK_D, CHANNELS_LAST)
     value = load_tokens(value_ptr, value_strides, 0, head, tokens, label, DV, BLOCK_DV, CHANNELS_LAST)
@@ -84,11 +82,9 @@ def window_attention_tangent_kernel(
     PRECISION: tl.constexpr,
 ):
     """O' = P'V + PV' with P' = P∘(S' - <P, S'>), the tangents one after the other."""
-    program = tl.program_id(0)
-    slot = program // GROUPS % SLOTS
-    head = program // GROUPS // SLOTS
-    tokens, label = locate(program % GROUPS, slot, layout, WINDOW_H, WINDOW_W, BLOCK)
-    visible = label[:, None] == label[None, :]
+    head, slot, _group, tokens, label, visible = locate(
+        tl.program_id(0), SLOTS, GROUPS, layout, WINDOW_H, WINDOW_W, BLOCK
+    )
     query = load_tokens(query_ptr, query_strides, 0, head, tokens, label, D, BLOCK_D, CHANNELS_LAST)
     key = load_tokens(key_ptr, key_strides, 0, head, tokens, label, D, BLOCK_D, CHANNELS_LAST)
     value = load_tokens(value_ptr, value_strides, 0, head, tokens, label, DV, BLOCK_DV, CHANNELS_LAST)

@@ -35,11 +35,17 @@ def slots(index, WINDOW_H: tl.constexpr, WINDOW_W: tl.constexpr, BLOCK: tl.const
 
 
 @triton.jit
-def locate(group, slot, layout, WINDOW_H: tl.constexpr, WINDOW_W: tl.constexpr, BLOCK: tl.constexpr):
-    """``tokens`` and ``label`` of PACK windows: group ``group`` of the images that have table ``slot``.
+def locate(
+    program, SLOTS, GROUPS, layout, WINDOW_H: tl.constexpr, WINDOW_W: tl.constexpr, BLOCK: tl.constexpr
+):  # fmt: skip
+    """Head, table slot, group of windows, ``tokens`` and ``label`` of this program, and which slots see each other.
 
+    The images that have a table of their own, or all, are a slot; its windows are GROUPS groups of PACK.
     layout: height and width of the map, rows and columns of windows, rows and columns before the map, images of a slot.
     """
+    group = program % GROUPS
+    slot = program // GROUPS % SLOTS
+    head = program // GROUPS // SLOTS
     height, width, rows, columns, top, left, images = layout
     PACK: tl.constexpr = BLOCK // (WINDOW_H * WINDOW_W)
     groups = tl.cdiv(rows * columns, PACK)  # of an image
@@ -49,7 +55,8 @@ def locate(group, slot, layout, WINDOW_H: tl.constexpr, WINDOW_W: tl.constexpr, 
     column += window % columns * WINDOW_W - left
     inside = (of < PACK) & (row >= 0) & (row < height) & (column >= 0) & (column < width)  # no row of windows beyond
     label = tl.where(inside, of, -1 - tl.arange(0, BLOCK))
-    return (slot * images + group // groups, row * width + column, height * width), label
+    tokens = (slot * images + group // groups, row * width + column, height * width)
+    return head, slot, group, tokens, label, label[:, None] == label[None, :]
 
 
 @triton.jit
