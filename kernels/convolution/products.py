@@ -99,8 +99,8 @@ def abreast(t: Tensor, axis: int, groups: int) -> Tensor:
     """[T, ..., G n, ...] -> [..., G T n, ...] at ``axis``: T tangents as T times the channels of every group."""
     if t.shape[0] == 1:
         return t[0]
-    apart = t.unflatten(axis + 1, (groups, t.shape[axis + 1] // groups))
-    return apart.movedim(0, axis + 1).flatten(axis, axis + 2)
+    split = t.unflatten(axis + 1, (groups, t.shape[axis + 1] // groups))
+    return split.movedim(0, axis + 1).flatten(axis, axis + 2)
 
 
 def apart(t: Tensor, axis: int, groups: int, count: int) -> Tensor:
