@@ -1,23 +1,17 @@
-"""What is compared: attention's derivatives, this library against PyTorch, on one set of shapes.
-
-A *task* is what a user runs, from the inputs to the last number: nothing is kept from an earlier run.
-"""
+"""What is compared: attention's derivatives, this library against PyTorch, on one set of shapes."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.func import grad, jvp
 
 from alternet.kernels import attention
 
 from .suite import Suite
-
-Attention = Callable[..., Tensor]  # of query, key, value, and what else is differentiated
+from .tasks import FIRST_ORDER, TASKS, Function, prepared
 
 
 def eager(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -25,44 +19,12 @@ def eager(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     return ((query * query.shape[-1] ** -0.5) @ key.mT).softmax(-1) @ value
 
 
-IMPLEMENTATIONS: dict[str, Attention] = {
+IMPLEMENTATIONS: dict[str, Function] = {
     "alternet": attention,
     "eager": eager,
     "sdpa": F.scaled_dot_product_attention,
 }
 
-
-def forward(f: Attention, x: tuple[Tensor, ...]) -> object:
-    with torch.no_grad():
-        return f(*x)
-
-
-def forward_backward(f: Attention, x: tuple[Tensor, ...]) -> object:
-    leaves = [t.detach().requires_grad_() for t in x]
-    return torch.autograd.grad(f(*leaves), leaves, x[0])
-
-
-def double_backward(f: Attention, x: tuple[Tensor, ...]) -> object:
-    """A Hessian-vector product as PyHessian and most others take it: gradient with a graph, then its gradient."""
-    leaves = [t.detach().requires_grad_() for t in x]
-    loss = f(*leaves).square().sum()
-    first = torch.autograd.grad(loss, leaves, create_graph=True)
-    return torch.autograd.grad(first, leaves, x)
-
-
-def jvp_grad(f: Attention, x: tuple[Tensor, ...]) -> object:
-    """A Hessian-vector product by forward over reverse."""
-    gradient = grad(lambda *x: f(*x).square().sum(), argnums=tuple(range(len(x))))
-    return jvp(gradient, x, x)
-
-
-TASKS = {
-    "forward": forward,
-    "forward + backward": forward_backward,
-    "double backward": double_backward,
-    "jvp(grad)": jvp_grad,
-}
-FIRST_ORDER = ("forward", "forward + backward")  # all that PyTorch's fused attention can do
 
 SHAPES = {  # batch times heads, tokens, head size
     "ViT-Ti at 32 px: 48 x 257 x 64": (48, 257, 64),
@@ -81,10 +43,7 @@ class Cell:
 
     def prepare(self) -> Callable[[], object]:
         """The work as a function without arguments, its inputs made."""
-        heads, tokens, size = SHAPES[self.shape]
-        generator = torch.Generator().manual_seed(0)
-        x = tuple(torch.randn(1, heads, tokens, size, generator=generator) for _ in range(3))
-        return lambda: TASKS[self.task](IMPLEMENTATIONS[self.implementation], x)
+        return prepared(self.task, IMPLEMENTATIONS[self.implementation], [(1, *SHAPES[self.shape])] * 3)
 
 
 def implementations(task: str) -> list[str]:

@@ -1,6 +1,6 @@
 """What is compared: convolutions with their derivatives, this library against PyTorch, where they differ and where not.
 
-The tasks are those of ``pointwise``: derivatives of the operator inside a network. Images want no gradient.
+Images want no gradient.
 """
 
 from __future__ import annotations
@@ -11,12 +11,11 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 
 from alternet import kernels
 
-from .pointwise import TASKS, Function
 from .suite import Suite
+from .tasks import TASKS, Function, prepared
 
 IMPLEMENTATIONS = ("alternet", "PyTorch")
 
@@ -52,19 +51,15 @@ class Cell:
     def prepare(self) -> Callable[[], object]:
         """The work as a function without arguments, its inputs made."""
         layer = LAYERS[self.shape]
-        generator = torch.Generator().manual_seed(0)
-        images, *inputs = (torch.randn(s, generator=generator) for s in (layer.x, layer.x, layer.weight))
-        inputs = inputs[1:] if layer.of_images else inputs
-        f = _function(self.implementation, layer, images)
-        tangents = tuple(torch.randn(t.shape, generator=generator) for t in inputs)
-        g = torch.randn(f(*inputs).shape, generator=generator)
-        return lambda: TASKS[self.task](f, tuple(inputs), tangents, g)
+        shapes = [layer.weight] if layer.of_images else [layer.x, layer.weight]
+        return prepared(self.task, _function(self.implementation, layer), shapes)
 
 
-def _function(name: str, layer: Layer, images: Tensor) -> Function:
+def _function(name: str, layer: Layer) -> Function:
     convolve = kernels.convolution if name == "alternet" else F.conv2d
     options = (None, layer.stride, layer.weight[-1] // 2, 1, layer.groups)
     if layer.of_images:
+        images = torch.randn(layer.x, generator=torch.Generator().manual_seed(1))
         return lambda weight: convolve(images, weight, *options)
     return lambda x, weight: convolve(x, weight, *options)
 

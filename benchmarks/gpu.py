@@ -26,8 +26,8 @@ from alternet.kernels import use_backend
 
 from .gpu_work import TOY, WORKLOADS, Built, Workload, works
 from .measure import worst_error
-from .pointwise import TASKS, Function
 from .report import RESULTS
+from .tasks import TASKS, Function
 
 ROUNDS = 3
 # Largest error relative to float64 eager's norm: rounding of the inputs' precision, times ten.

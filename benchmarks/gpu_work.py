@@ -1,6 +1,6 @@
 """What ``benchmarks.gpu`` compares: every operator that has Triton kernels, at sizes of networks on a GPU.
 
-A *task* is what a user runs of an operator inside a network (``pointwise.py``): a cotangent comes from behind it.
+A *task* is what a user runs of an operator inside a network (``tasks.py``): a cotangent comes from behind it.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ from torch import Tensor
 from alternet.kernels import attention, cross_entropy, feature_spectrum
 
 from . import spectrum, table
-from .attention import FIRST_ORDER, eager
+from .attention import eager
 from .peers import packages
-from .pointwise import TASKS, Function, batch_norm_relu, gelu, layer_norm
+from .pointwise import batch_norm_relu, gelu, layer_norm
+from .tasks import FIRST_ORDER, TASKS, Function
 
 Shape = tuple[int, ...]
 

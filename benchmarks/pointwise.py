@@ -1,9 +1,4 @@
-"""What is compared: normalisations, activations and losses with their derivatives, this library against PyTorch.
-
-A *task* is what a user runs, from the inputs to the last number: nothing is kept from an earlier run. Derivatives are
-those of the operator inside a network: a cotangent comes from behind it, and along a tangent it moves too. A loss round
-the operator would be timed as well: the square and sum that a toy loss adds take longer than a GELU.
-"""
+"""What is compared: normalisations, activations and losses with their derivatives, this library against PyTorch."""
 
 from __future__ import annotations
 
@@ -12,15 +7,11 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
-from torch.func import jvp, vjp
 
 from alternet import kernels
 
 from .suite import Suite
-
-Function = Callable[..., Tensor]
-Tensors = tuple[Tensor, ...]
+from .tasks import TASKS, Function, prepared
 
 IMPLEMENTATIONS = ("alternet", "eager")
 
@@ -58,41 +49,6 @@ WORKLOADS: dict[str, tuple[Callable[[str], Function], tuple[tuple[int, ...], ...
 }
 
 
-def forward(f: Function, x: Tensors, t: Tensors, g: Tensor) -> object:
-    with torch.no_grad():
-        return f(*x)
-
-
-def forward_backward(f: Function, x: Tensors, t: Tensors, g: Tensor) -> object:
-    leaves = [tensor.detach().requires_grad_() for tensor in x]
-    return torch.autograd.grad(f(*leaves), leaves, g)
-
-
-def double_backward(f: Function, x: Tensors, t: Tensors, g: Tensor) -> object:
-    """A Hessian-vector product as PyHessian and most others take it: gradient with a graph, then its gradient."""
-    leaves = [tensor.detach().requires_grad_() for tensor in x]
-    cotangent = g.detach().requires_grad_()
-    first = torch.autograd.grad(f(*leaves), leaves, cotangent, create_graph=True)
-    return torch.autograd.grad(first, [*leaves, cotangent], t, allow_unused=True)
-
-
-def jvp_grad(f: Function, x: Tensors, t: Tensors, g: Tensor) -> object:
-    """A Hessian-vector product by forward over reverse: the gradient, along tangents of inputs and cotangent."""
-
-    def gradients(*both: Tensor) -> Tensors:
-        return vjp(f, *both[:-1])[1](both[-1])
-
-    return jvp(gradients, (*x, g), (*t, g))
-
-
-TASKS = {
-    "forward": forward,
-    "forward + backward": forward_backward,
-    "double backward": double_backward,
-    "jvp(grad)": jvp_grad,
-}
-
-
 @dataclass(frozen=True)
 class Cell:
     """One measurement: a workload (its shape too), a task and an implementation."""
@@ -104,11 +60,7 @@ class Cell:
     def prepare(self) -> Callable[[], object]:
         """The work as a function without arguments, its inputs made."""
         make, shapes = WORKLOADS[self.shape]
-        generator = torch.Generator().manual_seed(0)
-        x, t = (tuple(torch.randn(s, generator=generator) for s in shapes) for _ in range(2))
-        f = make(self.implementation)
-        g = torch.ones_like(f(*x))
-        return lambda: TASKS[self.task](f, x, t, g)
+        return prepared(self.task, make(self.implementation), shapes)
 
 
 def cells() -> list[Cell]:

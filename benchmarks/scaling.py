@@ -20,9 +20,10 @@ from alternet.analysis.figures import style
 from alternet.analysis.machine import describe
 from alternet.kernels import attention
 
-from .attention import TASKS, eager
+from .attention import eager
 from .measure import interleaved_seconds, median_ratio
 from .report import RESULTS
+from .tasks import TASKS, prepared
 
 IMAGES = Path(__file__).parents[1] / "docs" / "images"
 TOKENS = (49, 100, 197, 257, 577, 1024, 2048, 4096, 8192)
@@ -37,10 +38,10 @@ def heads(tokens: int) -> int:
 
 
 def compare(tokens: int, task: str) -> dict:
-    generator = torch.Generator().manual_seed(0)
-    x = tuple(torch.randn(1, heads(tokens), tokens, SIZE, generator=generator) for _ in range(3))
-    works = {"alternet": lambda: TASKS[task](attention, x), "eager": lambda: TASKS[task](eager, x)}
-    seconds = interleaved_seconds(works)
+    shapes = [(1, heads(tokens), tokens, SIZE)] * 3
+    seconds = interleaved_seconds(
+        {"alternet": prepared(task, attention, shapes), "eager": prepared(task, eager, shapes)}
+    )
     return {
         "tokens": tokens,
         "heads": heads(tokens),

@@ -2,7 +2,7 @@
 
 PyTorch has neither as one operator, so that the peer is the composition that the layers of others are made of: windows
 are cut and put back by permutations, the bias is gathered from the table by an index, and attention is two products
-round a softmax. A *task* is what a user runs, from the inputs to the last number.
+round a softmax.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from torch import Tensor
 
 from alternet.kernels import attention, window_attention
 
-from .attention import TASKS, Attention
 from .suite import Suite
+from .tasks import TASKS, Function, prepared
 
 
 @dataclass(frozen=True)
@@ -36,11 +36,7 @@ class Shape:
             x = (self.batch, self.heads, self.side**2, self.size)
         return x, x, x, (self.heads, 2 * self.window - 1, 2 * self.window - 1)
 
-    def inputs(self) -> tuple[Tensor, ...]:
-        generator = torch.Generator().manual_seed(0)
-        return tuple(torch.randn(shape, generator=generator) for shape in self.shapes())
-
-    def functions(self, device: str = "cpu") -> dict[str, Attention]:
+    def functions(self, device: str = "cpu") -> dict[str, Function]:
         if self.window == self.side:
             return {"alternet": self._attention, "eager": _Eager(self.window, device)}
         return {"alternet": self._window_attention, "eager": self._eager_windows(device)}
@@ -51,7 +47,7 @@ class Shape:
     def _window_attention(self, query: Tensor, key: Tensor, value: Tensor, table: Tensor) -> Tensor:
         return window_attention(query, key, value, window_size=self.window, num_heads=self.heads, table=table)
 
-    def _eager_windows(self, device: str) -> Attention:
+    def _eager_windows(self, device: str) -> Function:
         eager, w, count = _Eager(self.window, device), self.window, self.side // self.window
 
         def cut(x: Tensor) -> Tensor:
@@ -98,8 +94,7 @@ class Cell:
     def prepare(self) -> Callable[[], object]:
         """The work as a function without arguments, its inputs made."""
         shape = SHAPES[self.shape]
-        x, function = shape.inputs(), shape.functions()[self.implementation]
-        return lambda: TASKS[self.task](function, x)
+        return prepared(self.task, shape.functions()[self.implementation], shape.shapes())
 
 
 def cells() -> list[Cell]:
