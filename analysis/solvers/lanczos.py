@@ -17,6 +17,7 @@ from alternet.analysis.solvers.krylov import LanczosProcess, RitzPairs
 from alternet.analysis.solvers.operators import LinearOperator, check_operator
 from alternet.analysis.solvers.refinement import Refinement
 from alternet.analysis.solvers.ritz import Wanted, gap_bounds, key, rounding
+from alternet.analysis.solvers.vectors import Basis
 
 WHICH = ("LM", "LA", "SA", "BE")
 
@@ -87,7 +88,8 @@ def top_eigenvalues(
             smallest, rising; "BE" half from either end, falling, one more from the high end where k is odd.
         block_size: vectors multiplied at once, by ``op.matmat`` where there is one.
         max_basis: so many vectors of the operator's size are kept, beside two blocks; a full basis is cut down to its
-            best Ritz vectors and grows again. By default 4 k + 20.
+            best Ritz vectors and grows again. By default 4 k + 20, and what of 16 vectors, the pieces that memory is
+            taken in, that leaves.
         max_products: give up after as many, with ``converged`` False for what is not found; by default
             max(200, 20 k), or n where that is less.
         vectors: return Ritz vectors too.
@@ -110,7 +112,10 @@ def top_eigenvalues(
     if draft is not None:
         _check_draft(op, draft)
     wanted = Wanted(which, k)
-    process = LanczosProcess(op if draft is None else draft, seed, block_size)
+    # Residuals come to measure any overlap that is taken out, which must leave them room below the tolerance. A draft's
+    # products are no symmetric matrix, and vectors are to be orthogonal to rounding: nothing may be lost.
+    overlap = 0.0 if vectors or draft is not None else min(torch.finfo(op.dtype).eps ** 0.5, tol / 3)
+    process = LanczosProcess(op if draft is None else draft, seed, block_size, overlap)
     with plain_arithmetic(torch.device(op.device)):
         converged = _draw_out(process, wanted, tol, limits, progress)
         if draft is None:
@@ -270,7 +275,7 @@ class _Limits:
             raise ValueError(f"max_basis: expected at least {least}, k and two blocks, got {max_basis}")
         if max_products is not None and max_products < k:
             raise ValueError(f"max_products: expected at least k = {k}, got {max_products}")
-        basis = max(4 * k + 20, least) if max_basis is None else max_basis
+        basis = -(-max(4 * k + 20, least) // Basis.ROWS) * Basis.ROWS if max_basis is None else max_basis
         return cls(basis, min(n, max(200, 20 * k)) if max_products is None else max_products, block_size)
 
     def kept(self, pairs: RitzPairs, wanted: Wanted) -> Tensor:

@@ -11,7 +11,7 @@ which entries live here and how partial sums are added up; everything else follo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -19,6 +19,7 @@ from torch import Tensor
 
 DRAW = 1 << 20  # entries drawn at once
 DOUBLES = 1 << 17  # entries turned into float64 at once: they stay in the cache, and two threads share them
+ADDENDS = 1 << 10  # entries that a CPU adds up in float32
 
 
 class VectorSpace:
@@ -58,11 +59,21 @@ class VectorSpace:
     def products(self, x: Tensor, y: Tensor) -> Tensor:
         """All inner products [m, p] of the rows of x: [m, length] and y: [p, length], in float64 arithmetic."""
         sums = torch.zeros(len(x), len(y), dtype=torch.float64, device=self.device)
-        for start in range(0, self.length, DOUBLES):
-            block = slice(start, start + DOUBLES)
-            left = x[:, block].double()
-            sums += left @ (left if x is y else y[:, block].double()).t()
+        left = self.doubles(len(x))
+        right = left if x is y else self.doubles(len(y))
+        for block, size in self.blocks(DOUBLES):
+            left[:, :size] = x[:, block]
+            if right is not left:
+                right[:, :size] = y[:, block]
+            sums += left[:, :size] @ right[:, :size].t()
         return self.total(sums)
+
+    def dots(self, rows: Sequence[Tensor], x: Tensor) -> Tensor:
+        """Inner products [m + 1] of x: [length] with rows: m of [length], last with itself; one reduction.
+
+        To float32 rounding of the vectors' norms, in the time that it takes to read them.
+        """
+        return self.total(torch.cat([self.partial_products(row[None], x[None])[0] for row in (*rows, x)]))
 
     def subtract(self, coefficients: Tensor, x: Tensor, y: Tensor) -> None:
         """From the rows of y: [p, length] what coefficients: [m, p] say of the rows of x: [m, length], in place."""
@@ -97,9 +108,9 @@ class VectorSpace:
             count += 1
         return rows[:count], factor[:count], lost
 
-    def normal(self, generator: torch.Generator) -> Tensor:
+    def normal(self, generator: torch.Generator, out: Tensor | None = None) -> Tensor:
         """A vector [length] of standard normal entries; the whole is the same on any device and however spread."""
-        return self._draw(lambda size: torch.randn(size, generator=generator, dtype=torch.float32))
+        return self._draw(lambda size: torch.randn(size, generator=generator, dtype=torch.float32), out)
 
     def signs(self, generator: torch.Generator) -> Tensor:
         """A vector [length] of random signs; the whole is the same on any device and however spread."""
@@ -110,9 +121,9 @@ class VectorSpace:
         """An empty basis of vectors of this space."""
         return Basis(self)
 
-    def _draw(self, draw: Callable[[int], Tensor]) -> Tensor:
+    def _draw(self, draw: Callable[[int], Tensor], out: Tensor | None = None) -> Tensor:
         """Drawn on the CPU, block by block, of which the entries held here are kept."""
-        vector = torch.empty(self.length, dtype=self.dtype, device=self.device)
+        vector = torch.empty(self.length, dtype=self.dtype, device=self.device) if out is None else out
         for start in range(0, self.n, DRAW):
             values = draw(min(DRAW, self.n - start))
             low, high = max(start, self.here.start), min(start + len(values), self.here.stop)
@@ -120,13 +131,26 @@ class VectorSpace:
                 vector[low - self.here.start : high - self.here.start] = values[low - start : high - start]
         return vector
 
-    def blocks(self) -> Iterator[slice]:
-        """The entries held here, so many at a time as may be added up in float32."""
-        # On a CPU 2^14 concentrated entries add up to within 4e-7 in float32 (2^16: 1.2e-6, 2^12: 2e-7) while mv keeps
-        # two thirds of its speed. A GPU adds in trees, so that only the number of kernels matters.
-        size = 1 << 14 if self.device.type == "cpu" else 1 << 20
-        for start in range(0, self.length, size):
-            yield slice(start, start + size)
+    def partial_products(self, x: Tensor, y: Tensor) -> Tensor:
+        """``products`` of these entries alone, no ``total``: float32 within short pieces, whose sums are float64."""
+        # A GPU adds in trees, so that only the number of pieces matters. One batched product of all of them, in this
+        # order of the operands, is as fast as memory; mv of one piece after the other takes twice the time.
+        size = ADDENDS if self.device.type == "cpu" else 1 << 20
+        count = self.length // size
+        cut = count * size
+        pieces = [rows[:, :cut].view(len(rows), count, size) for rows in (x, y)]
+        sums = torch.bmm(pieces[1].transpose(0, 1), pieces[0].permute(1, 2, 0)).sum(0, dtype=torch.float64)
+        return (sums + y[:, cut:] @ x[:, cut:].t()).t()
+
+    def blocks(self, entries: int) -> Iterator[tuple[slice, int]]:
+        """The entries held here, so many at a time, and how many those are."""
+        for start in range(0, self.length, entries):
+            stop = min(start + entries, self.length)
+            yield slice(start, stop), stop - start
+
+    def doubles(self, rows: int, entries: int = DOUBLES) -> Tensor:
+        """[rows, entries] to turn blocks into float64 in: fresh memory for each would be cleared by the system."""
+        return torch.empty(rows, min(entries, self.length), dtype=torch.float64, device=self.device)
 
 
 def space_of(op: Any) -> VectorSpace:
@@ -166,8 +190,19 @@ class Basis:
             chunk, place = divmod(self._size, self.ROWS)
             if chunk == len(self._storage):  # after ``compress`` there may be room
                 self._storage.append(row.new_empty(self.ROWS, self._space.length))
-            self._storage[chunk][place] = row
+            if row.data_ptr() != self._storage[chunk][place].data_ptr():
+                self._storage[chunk][place] = row
             self._size += 1
+
+    def room(self) -> Tensor:
+        """Memory [1, length] for the next vector, of the basis if there is some left: ``append`` then copies nothing.
+
+        Its values hold until then, or until other vectors are appended.
+        """
+        chunk, place = divmod(self._size, self.ROWS)
+        if chunk == len(self._storage):
+            return torch.empty(1, self._space.length, dtype=self.dtype, device=self._space.device)
+        return self._storage[chunk][place : place + 1]
 
     def vectors(self) -> Tensor:
         """A copy of all vectors as columns, [length, len(self)]."""
@@ -190,11 +225,7 @@ class Basis:
         """Coefficients [len(self), m] of vectors: [m, length], float64 over blocks; one reduction."""
         sums = torch.zeros(self._size, len(vectors), dtype=torch.float64, device=self._space.device)
         for rows, where in self._filled():
-            for block in self._space.blocks():
-                if len(vectors) == 1:
-                    sums[where, 0] += torch.mv(rows[:, block], vectors[0, block])
-                else:
-                    sums[where] += rows[:, block] @ vectors[:, block].t()
+            sums[where] = self._space.partial_products(rows, vectors)
         return self._space.total(sums)
 
     def subtract(self, coefficients: Tensor, vectors: Tensor, *, start: int = 0) -> None:
@@ -214,10 +245,14 @@ class Basis:
     def compress(self, coefficients: Tensor) -> None:
         """Become the vectors with orthonormal columns coefficients: [len(self), k], k of them, in float64 in place."""
         weights = coefficients.t().to(self._space.device)
-        for block in self._space.blocks():
-            part = torch.cat([rows[:, block] for rows, _ in self._filled()]).double()
-            for new, rows in zip((weights @ part).split(self.ROWS), self._storage, strict=False):
-                rows[: len(new), block] = new
+        entries = DOUBLES // self.ROWS
+        part, new = (self._space.doubles(rows, entries) for rows in (self._size, len(weights)))
+        for block, size in self._space.blocks(entries):
+            for rows, where in self._filled():
+                part[where, :size] = rows[:, block]
+            torch.mm(weights, part[:, :size], out=new[:, :size])
+            for some, rows in zip(new[:, :size].split(self.ROWS), self._storage, strict=False):
+                rows[: len(some), block] = some
         self._size = len(weights)
 
     def _filled(self) -> Iterator[tuple[Tensor, slice]]:
