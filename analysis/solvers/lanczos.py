@@ -114,7 +114,7 @@ def top_eigenvalues(
     wanted = Wanted(which, k)
     # Residuals come to measure any overlap that is taken out, which must leave them room below the tolerance. A draft's
     # products are no symmetric matrix, and vectors are to be orthogonal to rounding: nothing may be lost.
-    overlap = 0.0 if vectors or draft is not None else min(torch.finfo(op.dtype).eps ** 0.5, tol / 3)
+    overlap = 0.0 if vectors or draft is not None else min(torch.finfo(op.dtype).eps ** 0.5, tol / 5)
     process = LanczosProcess(op if draft is None else draft, seed, block_size, overlap)
     with plain_arithmetic(torch.device(op.device)):
         converged = _draw_out(process, wanted, tol, limits, progress)

@@ -39,7 +39,11 @@ class Orthogonality:
         self._append(torch.full((count,), self._epsilon, dtype=torch.float64))
 
     def restart(self, coordinates: Tensor) -> None:
-        """The basis became the combinations coordinates: [m, l] of itself; the next vector is the same."""
+        """The basis became the combinations coordinates: [m, l] of itself; the next vector is the same.
+
+        From here every step is measured: what one restart after the other adds to bounds must be rounding alone.
+        """
+        self.allowed = 0.0
         whole = torch.block_diag(coordinates, torch.eye(len(self._gram) - len(coordinates), dtype=torch.float64))
         self._gram = whole.t() @ self._gram @ whole
 
