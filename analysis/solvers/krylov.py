@@ -120,7 +120,7 @@ class LanczosProcess:
         size = len(self.basis)
         if self._orthogonality is None or size - first > 2:
             return self._space.products(self.block, images).cpu(), math.nan
-        *earlier, quotient, squared = self._space.dots([self.basis[i] for i in range(first, size)], images[0]).tolist()
+        *earlier, quotient, squared = self.basis.dots(images[0], start=first).tolist()
         left = squared - quotient**2
         for found, coupling in zip(earlier, self.coupling[0, first:].tolist(), strict=True):
             self._orthogonality.asymmetric(abs(found - coupling))

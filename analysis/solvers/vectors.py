@@ -11,7 +11,7 @@ which entries live here and how partial sums are added up; everything else follo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -67,13 +67,6 @@ class VectorSpace:
                 right[:, :size] = y[:, block]
             sums += left[:, :size] @ right[:, :size].t()
         return self.total(sums)
-
-    def dots(self, rows: Sequence[Tensor], x: Tensor) -> Tensor:
-        """Inner products [m + 1] of x: [length] with rows: m of [length], last with itself; one reduction.
-
-        To float32 rounding of the vectors' norms, in the time that it takes to read them.
-        """
-        return self.total(torch.cat([self.partial_products(row[None], x[None])[0] for row in (*rows, x)]))
 
     def subtract(self, coefficients: Tensor, x: Tensor, y: Tensor) -> None:
         """From the rows of y: [p, length] what coefficients: [m, p] say of the rows of x: [m, length], in place."""
@@ -230,10 +223,17 @@ class Basis:
 
     def subtract(self, coefficients: Tensor, vectors: Tensor, *, start: int = 0) -> None:
         """Take from vectors: [m, length] the basis times coefficients: [len(self), m], the rows before ``start`` 0."""
-        for rows, where in self._filled():
-            if where.stop > start:
-                first = max(start - where.start, 0)
-                self._space.subtract(coefficients[where][first:], rows[first:], vectors)
+        for rows, where in self._filled(start):
+            self._space.subtract(coefficients[where], rows, vectors)
+
+    def dots(self, vector: Tensor, *, start: int) -> Tensor:
+        """Inner products of vector: [length] with the basis from ``start`` on, last with itself; one reduction.
+
+        To float32 rounding of the norms, in the time that it takes to read the vectors.
+        """
+        x = vector[None]
+        parts = [*(rows for rows, _ in self._filled(start)), x]
+        return self._space.total(torch.cat([self._space.partial_products(rows, x)[:, 0] for rows in parts]))
 
     def combine(self, coefficients: Tensor) -> Tensor:
         """The vectors with coefficients: [len(self), k] in this basis, as columns [length, k]."""
@@ -255,8 +255,9 @@ class Basis:
                 rows[: len(some), block] = some
         self._size = len(weights)
 
-    def _filled(self) -> Iterator[tuple[Tensor, slice]]:
-        """The rows in use, with the positions in the basis that they hold."""
-        for start in range(0, self._size, self.ROWS):
+    def _filled(self, first: int = 0) -> Iterator[tuple[Tensor, slice]]:
+        """The rows in use from ``first`` on, with the positions in the basis that they hold."""
+        for start in range(first - first % self.ROWS, self._size, self.ROWS):
             used = self._storage[start // self.ROWS][: self._size - start]
-            yield used, slice(start, start + len(used))
+            skipped = max(first - start, 0)
+            yield used[skipped:], slice(start + skipped, start + len(used))
