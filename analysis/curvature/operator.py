@@ -116,6 +116,8 @@ class CurvatureOperator:
         if isinstance(vectors, Mapping):
             return self.named(self.matmat(self.flatten(vectors)))
         self._check(vectors, 2)
+        if vectors.shape[1] == 0:
+            return torch.zeros_like(vectors)
         rows = vectors.t().contiguous()
 
         def products(engine: Engine) -> Tensor:

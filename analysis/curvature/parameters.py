@@ -42,7 +42,7 @@ class Parameters:
 
     def join(self, tensors: Mapping[str, Tensor], lead: tuple[int, ...] = ()) -> Tensor:
         """One [*lead, *shape] for every parameter -> [*lead, n]; the inverse of ``split``."""
-        return torch.cat([tensors[name].reshape(*lead, -1) for name in self.shapes], dim=-1)
+        return torch.cat([tensors[name].reshape(*lead, shape.numel()) for name, shape in self.shapes.items()], dim=-1)
 
     def check_named(self, tensors: Mapping[str, Tensor]) -> int | None:
         """ValueError unless there is one tensor of its shape for every parameter; m if all have one more axis of m."""

@@ -66,6 +66,8 @@ class ShardedOperator:
     def matmat(self, parts: Tensor) -> Tensor:
         """Slices of the products, [length, m], with the vectors of which ``parts``: [length, m] has the slices."""
         self._check(parts, 2)
+        if parts.shape[1] == 0:
+            return torch.zeros_like(parts)
         whole = torch.stack([self.space.gather(part) for part in parts.t()], dim=1)
         products = self._local.matmat(whole).mul_(self._share)
         own = torch.stack([self.space.reduce_scatter(product) for product in products.t()], dim=1)

@@ -51,6 +51,14 @@ def test_tensors_by_name_give_tensors_by_name():
     assert torch.equal(columns["4.weight"][..., 1], op.named(op.matmat(vectors)[:, 1])["4.weight"])
 
 
+@pytest.mark.parametrize("engine", ["graph", "jvp"])
+def test_no_columns_give_no_columns(engine):
+    op = operator(engine=engine)
+    none = torch.empty(op.shape[0], 0, dtype=op.dtype)
+    assert op.matmat(none).shape == none.shape
+    assert op.matmat(op.named(none))["4.weight"].shape == (3, 10, 0)
+
+
 def op_shapes(model):
     return {name: parameter.shape for name, parameter in model.named_parameters()}
 
