@@ -1,4 +1,4 @@
-"""Eigenvalues from the ends of a symmetric operator's spectrum, by Lanczos with full reorthogonalisation.
+"""Eigenvalues from the ends of a symmetric operator's spectrum, by Lanczos with reorthogonalisation.
 
 The solver knows an operator by its ``shape``, ``dtype``, ``device`` and ``op @ v``: a ``HessianOperator``, a dense
 tensor, or anything with these.
@@ -92,7 +92,8 @@ def top_eigenvalues(
             taken in, that leaves.
         max_products: give up after as many, with ``converged`` False for what is not found; by default
             max(200, 20 k), or n where that is less.
-        vectors: return Ritz vectors too.
+        vectors: return Ritz vectors too, orthonormal to rounding: every step then reorthogonalises against all vectors,
+            which it otherwise does where more overlap than a fifth of ``tol``, or the root of epsilon, is to come.
         draft: a cheaper operator near ``op``, of its shape, dtype and device, such as
             ``op.under_autocast(torch.bfloat16)``. The Krylov space is the draft's; ``op`` is applied to
             the wanted Ritz vectors, and to corrections of them until the residuals, now true ones, meet ``tol``. Few
