@@ -43,6 +43,15 @@ def pair_config(name: str, bucket: int, products: str, target: str) -> Config | 
     return None if found is None else Config(*found)
 
 
+def beside_places(config: Config, name: str, bucket: int, target: str) -> Config:
+    """Likewise where the places of a table's entries take registers too: half the tile, or the kernels spill."""
+    stages = 1 if (name, bucket, target) in _ONE_STAGE else config.num_stages
+    return config._replace(block_m=max(16, config.block_m // 2), num_stages=stages)
+
+
+# A second stage of these spills beside places.
+_ONE_STAGE = {("backward_query", 64, "sm_80"), ("backward_query", 64, "sm_86")}
+
 # Eight operands of 16 x 256 float32 are 128 KiB, and there is no smaller tile.
 _TOO_LARGE = {
     (f"backward_tangent_{result}", 256, "float32", "sm_86") for result in ("query", "key_value")
@@ -51,55 +60,58 @@ _TOO_LARGE = {
 # The row-wise preprocessing has no tile of keys: 4096 entries, 32 registers of float32 a thread.
 _DELTA = tuple(Config(4096 // bucket if bucket > 32 else 64, 1, 4, 1) for bucket in BUCKETS)
 
+_Tile = tuple[int, int, int, int]  # the fields of a Config
+_Table = dict[str, tuple[_Tile, ...]]  # map -> its tile in every column
+
 # sm_80: a shared memory of at most 99 KiB, since sm_86, sm_89 and sm_120 have no more and use this table too. Key tiles
 # of 32 in the key and value kernels: 64 keep four resident operands in registers beside two accumulators.
-_SM_80 = {
+_SM_80: _Table = {
     "forward": ((128, 64, 4, 3), (128, 64, 4, 3), (128, 64, 4, 3), (128, 64, 8, 2), (64, 32, 8, 2)),
     "tangent": ((128, 64, 8, 2), (128, 64, 8, 2), (128, 32, 8, 2), (64, 32, 4, 2), (16, 32, 4, 1)),
     "backward_query": ((128, 64, 8, 2), (128, 64, 8, 2), (128, 64, 8, 2), (64, 64, 4, 2), (32, 32, 4, 2)),
     "backward_key_value": ((64, 128, 8, 2), (32, 128, 8, 2), (32, 128, 8, 2), (32, 64, 4, 2), (16, 32, 4, 1)),
     "backward_tangent_query": ((128, 32, 8, 2), (128, 32, 8, 2), (64, 32, 4, 2), (64, 16, 4, 2), (16, 32, 4, 1)),
-    "backward_tangent_key_value": ((32, 128, 8, 2), (32, 64, 4, 1), (32, 32, 4, 2), (16, 16, 4, 1), (16, 16, 4, 1)),
+    "backward_tangent_key_value": ((32, 128, 8, 2), (32, 64, 4, 1), (32, 32, 4, 2), (16, 16, 4, 1), (16, 16, 4, 2)),
     "backward_bias": ((64, 64, 4, 2), (64, 64, 4, 2), (64, 64, 4, 2), (64, 64, 4, 2), (32, 64, 4, 2)),
     "backward_tangent_bias": ((64, 64, 8, 2), (64, 64, 8, 2), (32, 64, 4, 1), (16, 32, 4, 1), (16, 32, 4, 1)),
 }
 
 # sm_86 (sm_89, sm_120): the compiler lays out the same tiles otherwise, and some of them spill.
-_SM_86 = {
+_SM_86: _Table = {
     **_SM_80,
     "tangent": ((128, 64, 8, 2), (128, 64, 8, 2), (128, 32, 8, 2), (64, 32, 8, 2), (16, 32, 4, 1)),
     "backward_key_value": ((64, 128, 8, 2), (32, 128, 8, 2), (32, 128, 8, 1), (32, 64, 4, 2), (16, 32, 4, 1)),
-    "backward_tangent_query": ((128, 32, 8, 2), (128, 32, 8, 2), (64, 32, 4, 2), (32, 16, 4, 2), (16, 32, 4, 1)),
+    "backward_tangent_query": ((128, 32, 8, 2), (128, 32, 8, 2), (64, 32, 8, 2), (32, 16, 4, 2), (16, 32, 4, 1)),
 }
 
 # sm_90: tiles of 64 in the dimension that wgmma wants 64 of (queries, or keys where scores are transposed); up to
 # 227 KiB with eight warps, half of it with four.
-_SM_90 = {
+_SM_90: _Table = {
     "forward": ((128, 64, 8, 3), (128, 64, 8, 3), (128, 64, 4, 3), (128, 64, 8, 3), (128, 64, 8, 2)),
     "tangent": ((128, 64, 8, 2), (128, 64, 8, 2), (128, 64, 8, 2), (128, 64, 8, 2), (32, 32, 4, 2)),
     "backward_query": ((128, 64, 8, 2), (128, 64, 8, 2), (128, 64, 8, 2), (128, 64, 8, 2), (64, 64, 8, 2)),
     "backward_key_value": ((64, 128, 8, 2), (64, 128, 8, 2), (64, 128, 8, 2), (64, 128, 8, 2), (32, 64, 8, 2)),
     "backward_tangent_query": ((128, 32, 8, 2), (128, 32, 8, 2), (128, 32, 8, 2), (128, 32, 8, 2), (32, 32, 8, 2)),
-    "backward_tangent_key_value": ((32, 128, 8, 2), (32, 128, 8, 2), (32, 128, 8, 2), (32, 128, 8, 2), (16, 16, 4, 1)),
+    "backward_tangent_key_value": ((32, 128, 8, 2), (32, 128, 8, 2), (32, 128, 8, 2), (32, 128, 8, 2), (16, 16, 8, 1)),
     "backward_bias": ((64, 64, 8, 2), (64, 64, 8, 2), (64, 64, 4, 2), (64, 64, 4, 1), (32, 64, 4, 2)),
-    "backward_tangent_bias": ((64, 64, 8, 2), (64, 64, 8, 2), (64, 64, 8, 2), (64, 64, 8, 1), (16, 32, 4, 1)),
+    "backward_tangent_bias": ((64, 64, 8, 2), (64, 64, 8, 2), (64, 64, 8, 2), (64, 64, 8, 1), (16, 32, 8, 1)),
 }
 
 # sm_100: accumulators of the wide products are in tensor memory, so that registers are free for larger tiles.
-_SM_100 = {
+_SM_100: _Table = {
     "forward": ((128, 64, 8, 3), (128, 64, 8, 3), (128, 64, 8, 3), (128, 64, 8, 3), (64, 32, 8, 2)),
     "tangent": ((128, 64, 8, 2), (128, 64, 8, 2), (128, 64, 8, 2), (128, 32, 8, 2), (32, 32, 4, 2)),
     "backward_query": ((128, 64, 8, 2), (128, 64, 8, 2), (128, 64, 8, 2), (128, 64, 8, 2), (32, 32, 4, 2)),
     "backward_key_value": ((64, 128, 8, 2), (64, 128, 8, 2), (64, 128, 8, 2), (64, 128, 8, 2), (16, 32, 4, 1)),
     "backward_tangent_query": ((128, 32, 8, 2), (128, 32, 8, 2), (128, 32, 8, 2), (64, 32, 8, 2), (32, 32, 8, 2)),
-    "backward_tangent_key_value": ((32, 128, 8, 2), (32, 128, 8, 2), (32, 128, 8, 2), (32, 64, 8, 1), (16, 16, 4, 1)),
+    "backward_tangent_key_value": ((32, 128, 8, 2), (32, 128, 8, 2), (32, 128, 8, 2), (32, 64, 8, 1), (16, 16, 8, 2)),
     "backward_bias": ((64, 64, 8, 2), (64, 64, 8, 2), (64, 64, 8, 2), (64, 64, 8, 2), (32, 64, 4, 2)),
     "backward_tangent_bias": ((64, 64, 8, 2), (64, 64, 8, 2), (64, 64, 8, 2), (64, 64, 8, 1), (16, 32, 4, 1)),
 }
 
 # gfx942: 64 KiB of shared memory; one stage, as a second costs a hundred registers. At most 256 registers a thread let
 # two waves share a unit, which is given up for a tile of 32 queries by 64 keys.
-_GFX942 = {
+_GFX942: _Table = {
     "forward": ((128, 64, 8, 2), (128, 64, 8, 2), (128, 64, 8, 2), (64, 64, 4, 1), (64, 32, 4, 1)),
     "tangent": ((128, 64, 8, 1), (128, 64, 8, 1), (128, 64, 8, 1), (64, 32, 4, 1), (64, 32, 4, 1)),
     "backward_query": ((128, 64, 8, 1), (128, 64, 8, 1), (128, 64, 8, 1), (64, 32, 4, 1), (64, 32, 4, 1)),
@@ -110,9 +122,11 @@ _GFX942 = {
     "backward_tangent_bias": ((64, 64, 8, 1), (64, 64, 8, 1), (64, 64, 8, 1), (64, 64, 8, 1), (64, 64, 4, 1)),
 }
 
-# NVIDIA, float32 (TF32 too): without TF32 products are FFMA with whole rows of both operands in registers, so tiles are
-# small and eight warps share them; one table for all, since registers hardly differ between the chips.
-_NVIDIA_FLOAT32 = {
+# NVIDIA, float32: products are FFMA with whole rows of both operands in registers, so tiles are small and eight warps
+# share them; one table for all, since registers hardly differ between the chips. What spills all the same (8 to 32
+# bytes, heads of 64 and 128) spills 240 to 470 on tiles of 16 x 32 or 32 x 16, or of 16 x 16 on four warps, and no less
+# with a second stage.
+_NVIDIA_FLOAT32: _Table = {
     "forward": ((32, 32, 8, 1), (64, 32, 8, 1), (64, 32, 8, 1), (32, 32, 8, 1), (16, 16, 4, 1)),
     "tangent": ((32, 32, 8, 1), (32, 32, 8, 1), (32, 32, 8, 1), (16, 16, 8, 1), (16, 16, 8, 1)),
     "backward_query": ((64, 32, 8, 1), (32, 32, 8, 1), (64, 32, 8, 1), (32, 32, 8, 1), (16, 16, 4, 1)),
@@ -124,26 +138,49 @@ _NVIDIA_FLOAT32 = {
 }
 
 # sm_90 and sm_100 hold the transposed tiles of 32 x 32 no more.
-_SM_90_FLOAT32 = {
+_SM_90_FLOAT32: _Table = {
     **_NVIDIA_FLOAT32,
     "backward_tangent_query": ((32, 32, 8, 1), (32, 32, 8, 1), (16, 32, 8, 1), (16, 16, 8, 1), (16, 16, 8, 1)),
     "backward_tangent_key_value": ((32, 32, 8, 1), (16, 32, 8, 1), (16, 16, 8, 1), (16, 16, 8, 1), (16, 16, 8, 1)),
     "backward_tangent_bias": ((32, 32, 8, 1), (32, 32, 8, 1), (16, 32, 8, 1), (16, 16, 8, 1), (16, 16, 8, 1)),
 }
 
-_SM_90_TF32 = {
-    **_SM_90_FLOAT32,
-    "backward_bias": ((32, 32, 4, 1), (32, 32, 4, 1), (32, 32, 4, 1), (64, 32, 8, 1), (16, 16, 4, 1)),
-}
-
-_SM_86_FLOAT32 = {
+_SM_86_FLOAT32: _Table = {
     **_SM_90_FLOAT32,
     "backward_key_value": ((32, 32, 8, 1), (32, 32, 8, 1), (32, 64, 8, 1), (32, 32, 8, 1), (16, 16, 4, 1)),
     "backward_bias": ((32, 32, 4, 1), (32, 32, 4, 1), (32, 32, 8, 1), (32, 32, 8, 1), (16, 16, 4, 1)),
 }
 
+# TF32: products are matrix instructions again, whose operands come from shared memory: 32 keys, or a second stage, take
+# fewer registers than a tile of 16 x 16. Heads wider than 128 have none (``Problem``).
+_TF32_BIAS: _Table = {"backward_tangent_bias": ((32, 32, 8, 1), (32, 32, 8, 1), (16, 32, 8, 1), (16, 32, 8, 1))}
+_SM_80_TF32: _Table = {
+    **_NVIDIA_FLOAT32,
+    **_TF32_BIAS,
+    "backward_tangent_query": ((32, 32, 8, 1), (32, 32, 8, 1), (32, 32, 8, 1), (16, 32, 8, 1)),
+    "backward_tangent_key_value": ((32, 32, 8, 1), (16, 32, 8, 1), (32, 32, 8, 1), (16, 16, 8, 1)),
+}
+_SM_86_TF32: _Table = {
+    **_SM_86_FLOAT32,
+    **_TF32_BIAS,
+    "backward_tangent_query": ((32, 32, 8, 1), (16, 32, 8, 1), (16, 32, 8, 1), (16, 16, 8, 2)),
+}
+_SM_90_TF32: _Table = {
+    **_SM_90_FLOAT32,
+    **_TF32_BIAS,
+    "backward_tangent_query": ((32, 32, 8, 1), (16, 32, 8, 1), (16, 32, 8, 1), (16, 16, 8, 1)),
+    "backward_bias": ((32, 32, 4, 1), (32, 32, 4, 1), (32, 32, 4, 1), (64, 32, 8, 1)),
+}
+_SM_100_TF32: _Table = {
+    **_SM_90_FLOAT32,
+    "tangent": ((32, 32, 4, 1), (32, 32, 8, 1), (32, 32, 8, 1), (16, 16, 8, 1)),
+    "backward_query": ((64, 32, 8, 1), (32, 32, 8, 1), (64, 32, 8, 1), (32, 32, 4, 1)),
+    "backward_tangent_query": ((32, 32, 8, 1), (32, 32, 8, 1), (16, 32, 8, 1), (16, 16, 8, 2)),
+    "backward_tangent_bias": ((32, 32, 8, 1), (16, 32, 8, 1), (16, 32, 8, 1), (16, 32, 8, 1)),
+}
+
 # gfx942, float32: matrix instructions exist, operands take twice the registers of 16 bits.
-_GFX942_FLOAT32 = {
+_GFX942_FLOAT32: _Table = {
     "forward": ((128, 64, 8, 2), (128, 64, 8, 2), (64, 64, 4, 1), (32, 32, 4, 1), (16, 16, 4, 1)),
     "tangent": ((128, 64, 8, 1), (64, 32, 4, 1), (64, 32, 4, 1), (32, 16, 4, 1), (16, 16, 4, 1)),
     "backward_query": ((128, 64, 8, 1), (128, 64, 8, 1), (64, 32, 4, 1), (32, 16, 4, 1), (16, 16, 4, 1)),
@@ -154,12 +191,12 @@ _GFX942_FLOAT32 = {
     "backward_tangent_bias": ((64, 64, 8, 1), (64, 64, 8, 1), (64, 64, 4, 1), (16, 16, 4, 1), (16, 16, 4, 1)),
 }
 
-_TABLES = {
+_TABLES: dict[str, dict[str, _Table]] = {
     "16 bit": {
         "sm_80": _SM_80, "sm_86": _SM_86, "sm_90": _SM_90, "sm_100": _SM_100, "gfx90a": _GFX942, "gfx942": _GFX942,
     },
     "tf32": {
-        "sm_80": _NVIDIA_FLOAT32, "sm_86": _SM_86_FLOAT32, "sm_90": _SM_90_TF32, "sm_100": _SM_90_FLOAT32,
+        "sm_80": _SM_80_TF32, "sm_86": _SM_86_TF32, "sm_90": _SM_90_TF32, "sm_100": _SM_100_TF32,
     },
     "float32": {
         "sm_80": _NVIDIA_FLOAT32, "sm_86": _SM_86_FLOAT32, "sm_90": _SM_90_FLOAT32, "sm_100": _SM_90_FLOAT32,
@@ -170,7 +207,7 @@ _TABLES = {
 # 16 bit, two tangents in a program, by map and head size: where nothing spills with at least half the resident rows
 # (queries, or keys in the key and value kernel) of one tangent, so that what is shared is not lost to tiles read more
 # often. float32 has no pairs: without TF32 the operands of one tangent fill the registers.
-_Pairs = dict[tuple[str, int], tuple[int, int, int, int]]
+_Pairs = dict[tuple[str, int], _Tile]
 _SM_80_PAIRS: _Pairs = {
     ("tangent", 32): (64, 32, 4, 2),
     ("backward_tangent_query", 64): (32, 32, 4, 1),

@@ -93,16 +93,17 @@ class Problem(NamedTuple):
     def config(self, name: str) -> Config:
         """The tiles of map ``name`` for this call."""
         config = triton_configs.config(name, self._bucket(), self._products(), target(self.device))
-        return config if name == "delta" else self._beside_places(config)
+        return config if name == "delta" else self._beside_places(name, config)
 
     def pair_config(self, name: str) -> Config | None:
         """The tiles where two tangents share a program; None where none do."""
         config = triton_configs.pair_config(name, self._bucket(), self._products(), target(self.device))
-        return config and self._beside_places(config)
+        return config and self._beside_places(name, config)
 
-    def _beside_places(self, config: Config) -> Config:
-        """The places of a table's entries take registers too: half the tile, or the kernels spill."""
-        return config if self.grid is None else config._replace(block_m=max(16, config.block_m // 2))
+    def _beside_places(self, name: str, config: Config) -> Config:
+        if self.grid is None:
+            return config
+        return triton_configs.beside_places(config, name, self._bucket(), target(self.device))
 
     def _bucket(self) -> int:
         """The column of the configuration tables."""

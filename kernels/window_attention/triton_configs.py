@@ -1,14 +1,15 @@
 """Launch configurations of the Triton kernels, as data: (map, tokens, head size, dtype class, target) -> tile or None.
 
 No GPU was at hand: what decided is what the compiler said offline (``triton_static``, Triton 3.8, with a table, all
-tangents and all results, the most that a kernel holds), not a timing: here is what does not spill (but a
-register or two, in two cases). What is not here runs on attention's kernels, on windows cut by PyTorch.
+tangents and all results, the most that a kernel holds), not a timing: here is what does not spill, but for four
+registers in second order of 7 x 7 at head size 64 on sm_90 (four or 16 warps spill 60 or more). What is not here runs
+on attention's kernels, on windows cut by PyTorch.
 
 A tile holds 16 or 64 tokens, as many windows as fit. The 16 tokens of a 4 x 4 window are what a matrix instruction
-wants, and two warps hold all there is of them; 64 tokens (one window of 7 x 7) take eight, or the four with twice the
-registers of gfx942. On sm_80 operands of products are in registers, on sm_90 and sm_100 in shared memory: that is why
-second order has no tile of 64 there. float32 without TF32 multiplies with FFMA, whose operands are whole rows in
-registers: tiles of 16, on eight warps.
+wants, and two warps hold all there is of them (four in the forward of sm_100: with two its compiler spills); 64 tokens
+(one window of 7 x 7) take eight, or the four with twice the registers of gfx942. On sm_80 operands of products are in
+registers, on sm_90 and sm_100 in shared memory: that is why second order has no tile of 64 there. float32 without TF32
+multiplies with FFMA, whose operands are whole rows in registers: tiles of 16, on eight warps.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ _16_BIT = {
         64: {"forward": (8, 64), "tangent": (8, 32), "backward": (8, 32)},
     },
     "sm_90": {16: dict.fromkeys(_MAPS, (2, 64)), 64: dict.fromkeys(_MAPS, (8, 64))},
-    "sm_100": {16: dict.fromkeys(_MAPS, (2, 64)), 64: dict.fromkeys(_MAPS, (8, 64))},
+    "sm_100": {16: {**dict.fromkeys(_MAPS, (2, 64)), "forward": (4, 64)}, 64: dict.fromkeys(_MAPS, (8, 64))},
     "gfx942": {16: dict.fromkeys(_MAPS, (2, 64)), 64: dict.fromkeys(_MAPS, (4, 64))},
 }
 _NVIDIA_FLOAT32 = {16: {**dict.fromkeys(_MAPS, (8, 64)), "backward_tangent": (8, 32)}}

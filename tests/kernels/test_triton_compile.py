@@ -42,12 +42,10 @@ EVERY = [
 SLOW = [case for case in EVERY if case not in FAST]
 
 # Bytes of stack a thread has at most, by target, dtype, head size, flags and kernel; what is not here must not spill at
-# all. Heads of at most 128 in 16 bits spill nothing but a register or two. Second-order float32 kernels spill a little
-# where products run on FFMA (whole rows of their operands are registers), and heads of 256 where nothing is smaller
-# than the tile: their resident operands and results alone fill the registers of a program.
+# all: 16 bits and TF32 spill nothing. Second-order float32 kernels spill a little where products run on FFMA (whole
+# rows of their operands are registers), and heads of 256 more, since nothing is smaller than the tile: their resident
+# operands and results alone fill the registers of a program.
 _SPILLS = {
-    ("sm_80", "bfloat16", 64, "table, neighbours"): {"backward_query": 8},
-    ("sm_80", "bfloat16", 256, "bias, causal"): {"backward_tangent_key_value": 168},
     ("sm_80", "float32", 128, "bias, causal"): {"backward_tangent_query": 8},
     ("sm_80", "float32", 256, "bias, causal"): {
         "tangent": 336,
@@ -55,17 +53,8 @@ _SPILLS = {
         "backward_tangent_key_value": 320,
         "backward_tangent_bias": 3768,
     },
-    ("sm_80", "tf32", 32, "bias, causal"): {"backward_tangent_key_value": 16},
-    ("sm_80", "tf32", 64, "bias, causal"): {"backward_tangent_bias": 8},
-    ("sm_80", "tf32", 128, "bias, causal"): {"backward_tangent_query": 8, "backward_tangent_bias": 112},
-    ("sm_86", "bfloat16", 64, "bias, causal"): {"backward_tangent_query": 8},
-    ("sm_86", "bfloat16", 64, "table, neighbours"): {"backward_query": 8},
-    ("sm_86", "bfloat16", 256, "bias, causal"): {"backward_tangent_key_value": 120},
-    ("sm_86", "float32", 128, "bias, causal"): {"backward_tangent_query": 32, "backward_tangent_key_value": 8},
-    ("sm_86", "tf32", 32, "bias, causal"): {"backward_tangent_key_value": 8},
-    ("sm_86", "tf32", 128, "bias, causal"): {"backward_tangent_bias": 104},
-    ("sm_90", "bfloat16", 256, "bias, causal"): {"backward_tangent_key_value": 128, "backward_tangent_bias": 16},
     ("sm_86", "float32", 64, "bias, causal"): {"backward_tangent_key_value": 8},
+    ("sm_86", "float32", 128, "bias, causal"): {"backward_tangent_query": 32, "backward_tangent_key_value": 8},
     ("sm_90", "float32", 64, "bias, causal"): {"backward_tangent_key_value": 24},
     ("sm_90", "float32", 64, "plain"): {"backward_tangent_key_value": 8},
     ("sm_90", "float32", 128, "bias, causal"): {"backward_tangent_query": 32, "backward_tangent_key_value": 16},
@@ -76,8 +65,6 @@ _SPILLS = {
         "backward_tangent_key_value": 352,
         "backward_tangent_bias": 384,
     },
-    ("sm_90", "tf32", 128, "bias, causal"): {"backward_tangent_bias": 80},
-    ("sm_100", "bfloat16", 256, "bias, causal"): {"backward_tangent_key_value": 136},
     ("sm_100", "float32", 64, "bias, causal"): {"backward_tangent_key_value": 24},
     ("sm_100", "float32", 128, "bias, causal"): {"backward_tangent_query": 32, "backward_tangent_key_value": 16},
     ("sm_100", "float32", 256, "bias, causal"): {
@@ -86,9 +73,6 @@ _SPILLS = {
         "backward_tangent_key_value": 352,
         "backward_tangent_bias": 296,
     },
-    ("sm_100", "tf32", 16, "bias, causal"): {"tangent": 8},
-    ("sm_100", "tf32", 32, "bias, causal"): {"backward_tangent_bias": 16},
-    ("sm_100", "tf32", 128, "bias, causal"): {"backward_query": 8, "backward_tangent_bias": 40},
     ("gfx942", "float32", 256, "bias, causal"): {"backward_tangent_query": 112, "backward_tangent_key_value": 780},
 }
 SPILLS: dict[Case, dict[str, int]] = {Case("attention", *case): spilled for case, spilled in _SPILLS.items()}
