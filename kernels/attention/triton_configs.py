@@ -63,14 +63,15 @@ _DELTA = tuple(Config(4096 // bucket if bucket > 32 else 64, 1, 4, 1) for bucket
 _Tile = tuple[int, int, int, int]  # the fields of a Config
 _Table = dict[str, tuple[_Tile, ...]]  # map -> its tile in every column
 
-# sm_80: a shared memory of at most 99 KiB, since sm_86, sm_89 and sm_120 have no more and use this table too. Key tiles
-# of 32 in the key and value kernels: 64 keep four resident operands in registers beside two accumulators.
+# sm_80: a shared memory of at most 99 KiB, since sm_86, sm_89 and sm_120 have no more and use this table too, where
+# theirs does not say otherwise. Key tiles of 32 in the key and value kernels: 64 keep four resident operands in
+# registers beside two accumulators.
 _SM_80: _Table = {
     "forward": ((128, 64, 4, 3), (128, 64, 4, 3), (128, 64, 4, 3), (128, 64, 8, 2), (64, 32, 8, 2)),
     "tangent": ((128, 64, 8, 2), (128, 64, 8, 2), (128, 32, 8, 2), (64, 32, 4, 2), (16, 32, 4, 1)),
     "backward_query": ((128, 64, 8, 2), (128, 64, 8, 2), (128, 64, 8, 2), (64, 64, 4, 2), (32, 32, 4, 2)),
     "backward_key_value": ((64, 128, 8, 2), (32, 128, 8, 2), (32, 128, 8, 2), (32, 64, 4, 2), (16, 32, 4, 1)),
-    "backward_tangent_query": ((128, 32, 8, 2), (128, 32, 8, 2), (64, 32, 4, 2), (64, 16, 4, 2), (16, 32, 4, 1)),
+    "backward_tangent_query": ((128, 32, 8, 2), (128, 32, 8, 2), (64, 32, 4, 2), (64, 16, 4, 2), (32, 32, 8, 2)),
     "backward_tangent_key_value": ((32, 128, 8, 2), (32, 64, 4, 1), (32, 32, 4, 2), (16, 16, 4, 1), (16, 16, 4, 2)),
     "backward_bias": ((64, 64, 4, 2), (64, 64, 4, 2), (64, 64, 4, 2), (64, 64, 4, 2), (32, 64, 4, 2)),
     "backward_tangent_bias": ((64, 64, 8, 2), (64, 64, 8, 2), (32, 64, 4, 1), (16, 32, 4, 1), (16, 32, 4, 1)),
@@ -92,7 +93,7 @@ _SM_90: _Table = {
     "backward_query": ((128, 64, 8, 2), (128, 64, 8, 2), (128, 64, 8, 2), (128, 64, 8, 2), (64, 64, 8, 2)),
     "backward_key_value": ((64, 128, 8, 2), (64, 128, 8, 2), (64, 128, 8, 2), (64, 128, 8, 2), (32, 64, 8, 2)),
     "backward_tangent_query": ((128, 32, 8, 2), (128, 32, 8, 2), (128, 32, 8, 2), (128, 32, 8, 2), (32, 32, 8, 2)),
-    "backward_tangent_key_value": ((32, 128, 8, 2), (32, 128, 8, 2), (32, 128, 8, 2), (32, 128, 8, 2), (16, 16, 8, 1)),
+    "backward_tangent_key_value": ((32, 128, 8, 2), (32, 128, 8, 2), (32, 128, 8, 2), (16, 128, 8, 2), (16, 16, 8, 1)),
     "backward_bias": ((64, 64, 8, 2), (64, 64, 8, 2), (64, 64, 4, 2), (64, 64, 4, 1), (32, 64, 4, 2)),
     "backward_tangent_bias": ((64, 64, 8, 2), (64, 64, 8, 2), (64, 64, 8, 2), (64, 64, 8, 1), (16, 32, 8, 1)),
 }
