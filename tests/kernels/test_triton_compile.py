@@ -42,10 +42,11 @@ EVERY = [
 SLOW = [case for case in EVERY if case not in FAST]
 
 # Bytes of stack a thread has at most, by target, dtype, head size, flags and kernel; what is not here must not spill at
-# all: TF32 spills nothing, 16 bits only where two tangents share a program beside places. Second-order float32 kernels
-# spill a little where products run on FFMA (whole rows of their operands are registers), and heads of 256 more, since
-# nothing is smaller than the tile: their resident operands and results alone fill the registers of a program.
+# all: TF32 spills nothing, 16 bits a pair of tangents beside places, and two registers twice. Second-order float32
+# kernels spill a little where products run on FFMA (whole rows of their operands are registers), and heads of 256 more,
+# since nothing is smaller than the tile: their resident operands and results alone fill the registers of a program.
 _SPILLS = {
+    ("sm_80", "bfloat16", 64, "plain"): {"backward_tangent_query x2": 8},
     ("sm_80", "float32", 128, "bias, causal"): {"backward_tangent_query": 8},
     ("sm_80", "float32", 256, "bias, causal"): {
         "tangent": 336,
@@ -66,6 +67,7 @@ _SPILLS = {
         "backward_tangent_key_value": 352,
         "backward_tangent_bias": 384,
     },
+    ("sm_100", "bfloat16", 64, "plain"): {"backward_tangent_query": 8},
     ("sm_100", "float32", 64, "bias, causal"): {"backward_tangent_key_value": 24},
     ("sm_100", "float32", 128, "bias, causal"): {"backward_tangent_query": 32, "backward_tangent_key_value": 16},
     ("sm_100", "float32", 256, "bias, causal"): {
