@@ -66,13 +66,17 @@ class Products:
         """The cotangents of x, weight and bias for that of ``convolve``'s result; ``None`` where not needed."""
         windows = grad.shape[0] * grad.shape[2:].numel()
         by_windows = needs[1] and self.groups == 1 and grad.device.type == "cpu" and are_few(windows, grad.shape[1])
-        mask = [needs[0], needs[1] and not by_windows, needs[2]]
+        of_weight = needs[1] and not by_windows
+        # oneDNN makes the product to W for the bias's sake too, and returns it unasked
+        mask = [needs[0], of_weight, needs[2] and of_weight]
         d_x = d_weight = d_bias = None
         if any(mask):
             sizes = [weight.shape[0]]
             d_x, d_weight, d_bias = torch.ops.aten.convolution_backward(grad, x, weight, sizes, *self._geometry, mask)
         if by_windows:
             d_weight = self._product_of_windows(grad, x).view(weight.shape)
+        if needs[2] and d_bias is None:
+            d_bias = grad.sum((0, *range(2, grad.dim())))
         return [d_x, d_weight, None if d_bias is None else d_bias[:, None]]
 
     def _product_of_windows(self, grad: Tensor, x: Tensor) -> Tensor:

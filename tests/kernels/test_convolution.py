@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -10,7 +12,7 @@ from hypothesis import strategies as st
 from torch.func import grad, jvp, vmap
 
 from alternet.kernels import convolution, second_order
-from alternet.kernels.convolution import convolution_pays, products
+from alternet.kernels.convolution import convolution_pays, products, reference
 from alternet.kernels.convolution.cases import CASES, operator
 
 THEIRS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
@@ -52,6 +54,27 @@ def test_values_and_derivatives_are_pytorchs(data, axes, groups, batch):
         assume(False)
     for mine, theirs in zip(product(lambda *x: convolution(*x, *options), x), want, strict=True):
         torch.testing.assert_close(mine, theirs)
+
+
+@pytest.mark.parametrize("out_channels", [6, 64], ids=["many windows", "few"])
+@pytest.mark.parametrize("needs", itertools.product((False, True), repeat=3), ids=str)
+def test_what_is_asked_for_is_what_comes(needs, out_channels):
+    """In float32 too, where oneDNN returns what nobody asked for."""
+    x = [normal(2, 3, 8, 8), normal(out_channels, 3, 4, 4), normal(out_channels)]
+    x = [t.float() for t in x]
+    moving = [t for t, need in zip(x, needs, strict=True) if need]
+
+    def loss(f):
+        return lambda *moving: f(*[moving[sum(needs[:i])] if needs[i] else x[i] for i in range(3)], 4).sin().sum()
+
+    if any(needs):
+        every = tuple(range(len(moving)))
+        mine, theirs = (jvp(grad(loss(f), every), tuple(moving), tuple(moving)) for f in (convolution, F.conv2d))
+        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-4)
+    y = convolution(*x, 4)
+    parameters = {"out_channels": out_channels, "stride": [4, 4], "padding": [0, 0], "dilation": [1, 1]}
+    results = reference.backward(x[0], x[1], x[2][:, None], y, y, needs=needs, **parameters)
+    assert [t is not None for t in results] == list(needs)
 
 
 @pytest.mark.parametrize("shape", [(4, 64, 8, 2), (4, 64, 64, 3)], ids=["few windows", "many"])
