@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import functools
-import json
 import math
 import statistics
 import sys
@@ -26,8 +25,8 @@ from alternet.kernels import use_backend
 
 from .gpu_work import TOY, WORKLOADS, Built, Workload, works
 from .measure import worst_error
-from .report import RESULTS
-from .tasks import TASKS, Function
+from .report import RESULTS, save
+from .tasks import Function, prepared
 
 ROUNDS = 3
 # Largest error relative to float64 eager's norm: rounding of the inputs' precision, times ten.
@@ -52,15 +51,7 @@ class Cell:
 
     def work(self, f: Function, built: Built, dtype: torch.dtype) -> Callable[[], object]:
         """The task as a function without arguments; its inputs are rounded to the cell's dtype, then of ``dtype``."""
-        generator = torch.Generator().manual_seed(0)
-
-        def draw(shape: Sequence[int]) -> Tensor:
-            return torch.randn(shape, generator=generator).to(self.dtype).to(self.device, dtype)
-
-        x, t = (tuple(map(draw, built.shapes)) for _ in range(2))
-        with torch.no_grad():
-            g = draw(f(*x).shape)
-        return lambda: TASKS[self.task](f, x, t, g)
+        return prepared(self.task, f, built.shapes, lambda t: t.to(self.dtype).to(self.device, dtype))
 
     def error(self) -> float:
         """Of every result, relative to its norm in float64: the worst."""
@@ -199,12 +190,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     rows = [compare(cell) for cell in cells]
     where = torch.cuda.get_device_name() if device == "cuda" else "Triton's interpreter: no speeds"
-    text = f"{markdown(rows)}\n\n{where}, torch {torch.__version__}; `make bench-gpu` remakes it.\n"
-    options.out.mkdir(parents=True, exist_ok=True)
-    result = {"device": where, "checks": checks, "rows": rows}
-    (options.out / "gpu.json").write_text(json.dumps(result, indent=1) + "\n")
-    (options.out / "gpu.md").write_text(text)
+    text = f"{markdown(rows)}\n\n{where}, torch {torch.__version__}; `make bench-gpu` remakes it."
     print(text)
+    save(options.out, "gpu", {"device": where, "checks": checks, "rows": rows}, text)
     return 0
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import importlib.metadata
 import importlib.util
-import json
 import multiprocessing
 import os
 import warnings
@@ -31,7 +30,7 @@ from alternet.analysis.machine import describe
 from alternet.kernels import attention
 
 from .measure import worst_error
-from .report import RESULTS
+from .report import RESULTS, save
 
 RIGHT = 1e-3  # relative error in float32 that still counts as right: ten times what rounding makes of these sizes
 HEADS, SIZE = 2, 32
@@ -250,11 +249,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     titles = list(next(iter(rows.values())))
     lines = [f"| | {' | '.join(titles)} |", f"|---{'|---' * len(titles)}|"]
     lines += [f"| {name} | {' | '.join(answers.values())} |" for name, answers in rows.items()]
-    text = "\n".join([*lines, "", note, ""])
-    options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / "peers.md").write_text(text)
-    (options.out / "peers.json").write_text(json.dumps({"note": note, "rows": rows}, indent=1) + "\n")
+    text = "\n".join([*lines, "", note])
     print(text)
+    save(options.out, "peers", {"note": note, "rows": rows}, text)
 
 
 if __name__ == "__main__":

@@ -52,10 +52,19 @@ TASKS = {
 FIRST_ORDER = ("forward", "forward + backward")  # all that PyTorch's fused attention can do
 
 
-def prepared(task: str, f: Function, shapes: Sequence[Sequence[int]]) -> Callable[[], object]:
-    """The task as a function without arguments: inputs of these shapes, their tangents and the cotangent's are made."""
+def prepared(
+    task: str, f: Function, shapes: Sequence[Sequence[int]], place: Callable[[Tensor], Tensor] = lambda t: t
+) -> Callable[[], object]:
+    """The task as a function without arguments: inputs of these shapes, their tangents and the cotangent's are made.
+
+    They are drawn on the CPU in float32; ``place`` gives them the dtype and the device that they are to have.
+    """
     generator = torch.Generator().manual_seed(0)
-    x, t = (tuple(torch.randn(*shape, generator=generator) for shape in shapes) for _ in range(2))
+
+    def draw(shape: Sequence[int]) -> Tensor:
+        return place(torch.randn(shape, generator=generator))
+
+    x, t = (tuple(map(draw, shapes)) for _ in range(2))
     with torch.no_grad():
-        g = torch.randn(f(*x).shape, generator=generator)
+        g = draw(f(*x).shape)
     return lambda: TASKS[task](f, x, t, g)

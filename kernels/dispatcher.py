@@ -148,8 +148,7 @@ def _bottom(below: Call, rules: Rules, rule: Any, plain: Call, dispatched: Call)
             args = tuple(unwrap_if_dead(a) if isinstance(a, torch.Tensor) else a for a in args)
             if not _all_plain(args):
                 return dispatched(*args)
-        # a dual level that ``jvp`` opened is its own: no tensor down here has a tangent
-        reverse, forward = _wanted(args, forward_ad._current_level >= 0 and eager_transforms.JVP_NESTING == 0)
+        reverse, forward = _wanted_at_the_bottom(args)
         if not (reverse or forward):
             return below(None, *args)
         if forward and rules.forward is None:
@@ -164,8 +163,7 @@ def _joint(rules: Rules) -> levels.Joint:
 
     def joint(args, tangents):
         tensors = (*args, *tangents)
-        dual = forward_ad._current_level >= 0 and eager_transforms.JVP_NESTING == 0
-        if rules.joint is None or not _all_plain(tensors) or any(_wanted(tensors, dual)):
+        if rules.joint is None or not _all_plain(tensors) or any(_wanted_at_the_bottom(tensors)):
             return None
         with _AutoDispatchBelowAutograd():
             return rules.joint(args, tangents)
@@ -182,6 +180,11 @@ def _wanted(args: Sequence[object], dual: bool) -> tuple[bool, bool]:
     reverse = torch.is_grad_enabled() and _any_requires_grad(*args)
     forward = dual and any(isinstance(a, torch.Tensor) and levels.tangent(a) is not None for a in args)
     return reverse, forward
+
+
+def _wanted_at_the_bottom(args: Sequence[object]) -> tuple[bool, bool]:
+    """The same where no level of ``torch.func`` is left: a dual level that ``jvp`` opened is its own."""
+    return _wanted(args, forward_ad._current_level >= 0 and eager_transforms.JVP_NESTING == 0)
 
 
 def _rule(name: str, rules: Rules, below: Call) -> Any:
