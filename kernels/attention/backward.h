@@ -9,9 +9,11 @@
 
 namespace alternet::ALTERNET_ISA {
 
-template <typename Real>
+template <typename Factor>
 class Backward {
  public:
+  using Real = SumOf<Factor>;
+
   Backward(const Problem& problem, Carver& scratch)
       : p(problem),
         has_d_scores(p.has_score_gradient()),
@@ -20,9 +22,8 @@ class Backward {
         key(p.key, 1, p.keys, p.width, bool(p.d_query), scratch),      // [M, D]
         query(p, p.query, 1, p.width, bool(p.d_key), scratch),         // [rows, D]
         grad(p, p.grad, 1, p.value_width, bool(p.d_value), scratch),   // [rows, Dv]
-        out(p, p.out, 1, p.value_width, false, scratch),               // [rows, Dv]
-        scores(p, true, scratch),                                      // [rows, keys]: S, P
-        d_scores(p, has_d_scores, scratch),                            // [rows, keys]: dP, dS
+        scores(p, true, false, bool(p.d_value), scratch),              // [rows, keys]: S, P
+        d_scores(p, has_d_scores, bool(p.d_query), bool(p.d_key), scratch),  // [rows, keys]: dP, dS
         d_query(p.d_query, 1, p.plan.tile_rows, p.width, scratch),     // [rows, D]
         d_key(p.d_key, 1, p.keys, p.width, scratch),                   // [M, D]
         d_value(p.d_value, 1, p.keys, p.value_width, scratch),         // [M, Dv]
@@ -33,7 +34,7 @@ class Backward {
 
   void run(const Task& task) {
     const int64_t keys = seen(p, task.queries()).end();
-    for (KeysTransposed<Real>* side : {&key_t, &value_t}) side->load(task, keys);
+    for (KeysTransposed<Factor>* side : {&key_t, &value_t}) side->load(task, keys);
     key.load(task, {0, keys});
     bias.load(task);
     d_key.clear(p.keys);
@@ -48,8 +49,8 @@ class Backward {
 
  private:
   void tile(const Task& task, Range queries) {
-    for (QueryRows<Real>* side : {&query, &grad, &out}) side->load(task, queries);
-    for (int64_t r = 0; r < queries.count && has_d_scores; ++r) delta[r] = dot(grad.row(r), out.row(r), p.value_width);
+    for (QueryRows<Factor>* side : {&query, &grad}) side->load(task, queries);
+    if (has_d_scores) row_dots<Real>(p.grad.slice(task.b, task.h), p.out.slice(task.b, task.h), queries, p.value_width, delta);
     d_bias.begin_tile();
     for_tiles(seen(p, queries), p.plan.tile_keys, [&](Range keys) {
       probabilities(task, queries, keys);
@@ -62,14 +63,15 @@ class Backward {
 
   /// 1) S = Q K^T, P = exp(scale S + bias - lse)
   void probabilities(const Task& task, Range queries, Range keys) {
-    const Term<Real> qk{query.rows(), key_t.under(keys)};
+    const Term<Factor> qk{query.rows(), key_t.under(keys)};
     scores.multiply_into(queries, keys, p.width, &qk, 1);
-    to_probabilities<Real>(p, task, queries, keys, scores, bias.rows(task));
+    to_probabilities(p, task, queries, keys, scores, bias.rows(task));
+    scores.settle(queries, keys);
   }
 
   /// 2) dP = G V^T, dS = P (dP - delta)
   void score_gradients(Range queries, Range keys) {
-    const Term<Real> gv{grad.rows(), value_t.under(keys)};
+    const Term<Factor> gv{grad.rows(), value_t.under(keys)};
     d_scores.multiply_into(queries, keys, p.value_width, &gv, 1);
     for (int64_t r = 0; r < queries.count; ++r) {
       ScoreGradientSweep<Real> sweep{scores.row(r), d_scores.row(r), delta[r]};
@@ -77,33 +79,33 @@ class Backward {
       if (d_bias) d_bias.add(0, r, keys, d_scores.row(r));
       if (d_table) d_table.add(0, queries.first + r, keys, d_scores.row(r));
     }
+    d_scores.settle(queries, keys);
   }
 
   /// 3) d_query += dS K, d_key += dS^T Q, d_value += P^T G
   void accumulate(Range queries, Range keys) {
     if (d_query) {
-      const Term<Real> term{d_scores.rows(), key.below(keys.first)};
-      multiply(queries.count, p.width, keys.count, &term, 1, d_query.row(0), d_query.stride(),
+      const Term<Factor> term{d_scores.rows(), key.below(keys.first)};
+      multiply(queries.count, p.width, factors<Factor>(keys.count), &term, 1, d_query.row(0), d_query.stride(),
                continues(p, queries, keys));
     }
     if (d_key) {
-      const Term<Real> term{d_scores.rows(), query.panels()};
-      multiply<Real, true>(keys.count, p.width, queries.count, &term, 1, d_key.row(keys.first), d_key.stride(), true);
+      const Term<Factor> term{d_scores.columns(), query.panels()};
+      d_scores.multiply_over_queries(queries, keys, p.width, &term, 1, d_key.row(keys.first), d_key.stride());
     }
     if (d_value) {
-      const Term<Real> term{scores.rows(), grad.panels()};
-      multiply<Real, true>(keys.count, p.value_width, queries.count, &term, 1, d_value.row(keys.first),
-                           d_value.stride(), true);
+      const Term<Factor> term{scores.columns(), grad.panels()};
+      scores.multiply_over_queries(queries, keys, p.value_width, &term, 1, d_value.row(keys.first), d_value.stride());
     }
   }
 
   const Problem& p;
   bool has_d_scores;
-  KeysTransposed<Real> key_t, value_t;
-  RowPanels<Real> key;
-  QueryRows<Real> query, grad, out;
-  ScoreTile<Real> scores, d_scores;
-  Sums<Real> d_query, d_key, d_value;
+  KeysTransposed<Factor> key_t, value_t;
+  RowPanels<Factor> key;
+  QueryRows<Factor> query, grad;
+  ScoreTile<Factor> scores, d_scores;
+  Sums<Factor> d_query, d_key, d_value;
   BiasGradient<Real> d_bias;
   TableGradient<Real> d_table;
   Real* delta;

@@ -36,9 +36,11 @@ struct TangentSweep {
   }
 };
 
-template <typename Real>
+template <typename Factor>
 class BackwardTangent {
  public:
+  using Real = SumOf<Factor>;
+
   BackwardTangent(const Problem& problem, Carver& scratch)
       : p(problem),
         T(p.tangents),
@@ -54,12 +56,12 @@ class BackwardTangent {
         t_query(p, p.t_query, T, p.width, bool(p.d_key), scratch),         // [T, rows, D]
         grad(p, p.grad, 1, p.value_width, bool(p.d_value), scratch),       // [rows, Dv]
         t_grad(p, p.t_grad, T, p.value_width, bool(p.d_value), scratch),   // [T, rows, Dv]
-        out(p, p.out, 1, p.value_width, false, scratch),                   // [rows, Dv]
-        t_out(p, p.t_out, T, p.value_width, false, scratch),               // [T, rows, Dv]
-        scores(p, true, scratch),                                          // [rows, keys]: S, P
-        d_scores(p, has_d_scores && has_t_scores, scratch),                // [rows, keys]: dP, dS
-        t_scores(p, has_t_scores, scratch),                                // [rows, keys]: S', P'
-        t_d_scores(p, has_d_scores, scratch),                              // [rows, keys]: dP', dS'
+        scores(p, true, false, p.d_value && p.t_grad, scratch),            // [rows, keys]: S, P
+        d_scores(p, has_d_scores && has_t_scores, p.d_query && p.t_key, p.d_key && p.t_query,
+                 scratch),                                                 // [rows, keys]: dP, dS
+        t_scores(p, has_t_scores, false, bool(p.d_value), scratch),        // [rows, keys]: S', P'
+        t_d_scores(p, has_d_scores, bool(p.d_query), bool(p.d_key),
+                   scratch),                                               // [rows, keys]: dP', dS'
         d_query(p.d_query, T, p.plan.tile_rows, p.width, scratch),         // [T, rows, D]
         d_key(p.d_key, T, p.keys, p.width, scratch),                       // [T, M, D]
         d_value(p.d_value, T, p.keys, p.value_width, scratch),             // [T, M, Dv]
@@ -72,8 +74,8 @@ class BackwardTangent {
 
   void run(const Task& task) {
     const int64_t keys = seen(p, task.queries()).end();
-    for (KeysTransposed<Real>* side : {&key_t, &t_key_t, &value_t, &t_value_t}) side->load(task, keys);
-    for (RowPanels<Real>* side : {&key, &t_key}) side->load(task, {0, keys});
+    for (KeysTransposed<Factor>* side : {&key_t, &t_key_t, &value_t, &t_value_t}) side->load(task, keys);
+    for (RowPanels<Factor>* side : {&key, &t_key}) side->load(task, {0, keys});
     for (Bias<Real>* side : {&bias, &t_bias}) side->load(task);
     d_key.clear(p.keys);
     d_value.clear(p.keys);
@@ -87,8 +89,8 @@ class BackwardTangent {
 
  private:
   void tile(const Task& task, Range queries) {
-    for (QueryRows<Real>* side : {&query, &t_query, &grad, &t_grad, &out, &t_out}) side->load(task, queries);
-    deltas(queries);
+    for (QueryRows<Factor>* side : {&query, &t_query, &grad, &t_grad}) side->load(task, queries);
+    deltas(task, queries);
     d_bias.begin_tile();
     for_tiles(seen(p, queries), p.plan.tile_keys, [&](Range keys) {
       probabilities(task, queries, keys);
@@ -105,38 +107,39 @@ class BackwardTangent {
   }
 
   /// delta = rowsum(G out), delta' = rowsum(G' out + G out')
-  void deltas(Range queries) {
-    for (int64_t r = 0; r < queries.count; ++r) {
-      delta[r] = dot(grad.row(r), out.row(r), p.value_width);
-      for (int64_t t = 0; t < T; ++t) {
-        Real sum = 0;
-        if (t_grad) sum += dot(t_grad.row(r, t), out.row(r), p.value_width);
-        if (t_out) sum += dot(grad.row(r), t_out.row(r, t), p.value_width);
-        t_delta[t * p.plan.tile_rows + r] = sum;
-      }
+  void deltas(const Task& task, Range queries) {
+    const Matrix grads = p.grad.slice(task.b, task.h), outs = p.out.slice(task.b, task.h);
+    row_dots<Real>(grads, outs, queries, p.value_width, delta);
+    for (int64_t t = 0; t < T; ++t) {
+      Real* const sums = t_delta + t * p.plan.tile_rows;
+      std::fill_n(sums, queries.count, Real(0));
+      if (p.t_grad) row_dots<Real>(p.t_grad.slice(task.b, task.h, t), outs, queries, p.value_width, sums, true);
+      if (p.t_out) row_dots<Real>(grads, p.t_out.slice(task.b, task.h, t), queries, p.value_width, sums, true);
     }
   }
 
   /// 1) S = Q K^T, P = exp(scale S + bias - lse)
   void probabilities(const Task& task, Range queries, Range keys) {
-    const Term<Real> qk{query.rows(), key_t.under(keys)};
+    const Term<Factor> qk{query.rows(), key_t.under(keys)};
     scores.multiply_into(queries, keys, p.width, &qk, 1);
-    to_probabilities<Real>(p, task, queries, keys, scores, bias.rows(task));
+    to_probabilities(p, task, queries, keys, scores, bias.rows(task));
+    scores.settle(queries, keys);
   }
 
   /// 2) dP = G V^T, dS = P (dP - delta)
   void score_gradients(Range queries, Range keys) {
-    const Term<Real> gv{grad.rows(), value_t.under(keys)};
+    const Term<Factor> gv{grad.rows(), value_t.under(keys)};
     d_scores.multiply_into(queries, keys, p.value_width, &gv, 1);
     for (int64_t r = 0; r < queries.count; ++r) {
       ScoreGradientSweep<Real> sweep{scores.row(r), d_scores.row(r), delta[r]};
       sweep_row<Real>(sweep, visible(p, queries.first + r, keys), keys.count);
     }
+    d_scores.settle(queries, keys);
   }
 
   /// 3) S' = Q' K^T + Q K'^T, dP' = G' V^T + G V'^T
   void products(Range queries, Range keys, int64_t t) {
-    Term<Real> terms[2];
+    Term<Factor> terms[2];
     if (has_t_scores) {
       int count = 0;
       if (t_query) terms[count++] = {t_query.rows(t), key_t.under(keys)};
@@ -168,6 +171,8 @@ class BackwardTangent {
       if (d_bias) d_bias.add(t, r, keys, t_d_scores.row(r));
       if (d_table) d_table.add(t, i, keys, t_d_scores.row(r));
     }
+    t_scores.settle(queries, keys);
+    t_d_scores.settle(queries, keys);
   }
 
   template <bool GRADIENTS>
@@ -187,41 +192,40 @@ class BackwardTangent {
   /// 5) d_query' += dS' K + dS K'
   void accumulate_queries(Range queries, Range keys, int64_t t) {
     if (!d_query) return;
-    Term<Real> terms[2];
+    Term<Factor> terms[2];
     int count = 0;
     terms[count++] = {t_d_scores.rows(), key.below(keys.first)};
     if (t_key) terms[count++] = {d_scores.rows(), t_key.below(keys.first, t)};
-    multiply(queries.count, p.width, keys.count, terms, count, d_query.row(0, t), d_query.stride(),
+    multiply(queries.count, p.width, factors<Factor>(keys.count), terms, count, d_query.row(0, t), d_query.stride(),
              continues(p, queries, keys));
   }
 
   /// 6) d_key' += dS'^T Q + dS^T Q', d_value' += P'^T G + P^T G'
   void accumulate_keys(Range queries, Range keys, int64_t t) {
-    Term<Real> terms[2];
+    Term<Factor> terms[2];
     if (d_key) {
       int count = 0;
-      terms[count++] = {t_d_scores.rows(), query.panels()};
-      if (t_query) terms[count++] = {d_scores.rows(), t_query.panels(t)};
-      multiply<Real, true>(keys.count, p.width, queries.count, terms, count, d_key.row(keys.first, t), d_key.stride(),
-                           true);
+      terms[count++] = {t_d_scores.columns(), query.panels()};
+      if (t_query) terms[count++] = {d_scores.columns(), t_query.panels(t)};
+      scores.multiply_over_queries(queries, keys, p.width, terms, count, d_key.row(keys.first, t), d_key.stride());
     }
     if (d_value) {
       int count = 0;
-      if (has_t_scores) terms[count++] = {t_scores.rows(), grad.panels()};
-      if (t_grad) terms[count++] = {scores.rows(), t_grad.panels(t)};
-      multiply<Real, true>(keys.count, p.value_width, queries.count, terms, count, d_value.row(keys.first, t),
-                           d_value.stride(), true);
+      if (has_t_scores) terms[count++] = {t_scores.columns(), grad.panels()};
+      if (t_grad) terms[count++] = {scores.columns(), t_grad.panels(t)};
+      scores.multiply_over_queries(queries, keys, p.value_width, terms, count, d_value.row(keys.first, t),
+                                   d_value.stride());
     }
   }
 
   const Problem& p;
   int64_t T;
   bool has_t_scores, has_d_scores;
-  KeysTransposed<Real> key_t, t_key_t, value_t, t_value_t;
-  RowPanels<Real> key, t_key;
-  QueryRows<Real> query, t_query, grad, t_grad, out, t_out;
-  ScoreTile<Real> scores, d_scores, t_scores, t_d_scores;
-  Sums<Real> d_query, d_key, d_value;
+  KeysTransposed<Factor> key_t, t_key_t, value_t, t_value_t;
+  RowPanels<Factor> key, t_key;
+  QueryRows<Factor> query, t_query, grad, t_grad;
+  ScoreTile<Factor> scores, d_scores, t_scores, t_d_scores;
+  Sums<Factor> d_query, d_key, d_value;
   BiasGradient<Real> d_bias;
   TableGradient<Real> d_table;
   Real *delta, *t_delta;

@@ -42,15 +42,17 @@ struct SoftmaxSweep {
   ALTERNET_INLINE void clear(int64_t j) { store(s + j, Vector<Real>{}); }
 };
 
-template <typename Real>
+template <typename Factor>
 class Forward {
  public:
+  using Real = SumOf<Factor>;
+
   Forward(const Problem& problem, Carver& scratch)
       : p(problem),
         key_t(p, p.key, 1, p.width, true, scratch),                 // [D, M]
         value(p.value, 1, p.keys, p.value_width, true, scratch),    // [M, Dv]
         query(p, p.query, 1, p.width, false, scratch),              // [rows, D]
-        scores(p, true, scratch),                                   // [rows, keys]: S, then P
+        scores(p, true, true, false, scratch),                      // [rows, keys]: S, then P
         out(p.r_out, 1, p.plan.tile_rows, p.value_width, scratch),  // [rows, Dv]: sum of P V
         sum(scratch.take<Vector<Real>>(p.plan.tile_rows)),          // [rows]: of P, by lane
         highest(scratch.take<Real>(p.plan.tile_rows)),              // [rows]: of S so far
@@ -75,7 +77,7 @@ class Forward {
 
   void accumulate(const Task& task, Range queries, Range keys) {
     // 1) S = Q K^T
-    const Term<Real> qk{query.rows(), key_t.under(keys)};
+    const Term<Factor> qk{query.rows(), key_t.under(keys)};
     scores.multiply_into(queries, keys, p.width, &qk, 1);
     // 2) P = exp(scale S + bias - highest)
     const BiasRows<Real> rows = bias.rows(task);
@@ -85,8 +87,9 @@ class Forward {
       exponentials(r, rows(i, keys), visible(p, i, keys), keys, begun);
     }
     // 3) out += P V
-    const Term<Real> pv{scores.rows(), value.below(keys.first)};
-    multiply(queries.count, p.value_width, keys.count, &pv, 1, out.row(0), out.stride(), begun);
+    scores.settle(queries, keys);
+    const Term<Factor> pv{scores.rows(), value.below(keys.first)};
+    multiply(queries.count, p.value_width, factors<Factor>(keys.count), &pv, 1, out.row(0), out.stride(), begun);
   }
 
   void exponentials(int64_t r, const Real* bias, int64_t seen, Range keys, bool begun) {
@@ -123,11 +126,11 @@ class Forward {
   }
 
   const Problem& p;
-  KeysTransposed<Real> key_t;
-  RowPanels<Real> value;
-  QueryRows<Real> query;
-  ScoreTile<Real> scores;
-  Sums<Real> out;
+  KeysTransposed<Factor> key_t;
+  RowPanels<Factor> value;
+  QueryRows<Factor> query;
+  ScoreTile<Factor> scores;
+  Sums<Factor> out;
   Vector<Real>* sum;
   Real* highest;
   Bias<Real> bias;

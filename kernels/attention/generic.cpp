@@ -1,13 +1,5 @@
-// The attention kernels for what every processor of the architecture has: SSE2 or NEON, 16 bytes a vector.
+#include "attention/bias_sharing.h"
 #include "attention/problem.h"
-#include "csrc/standard.h"
 
-#define ALTERNET_ISA generic
-#define ALTERNET_VECTOR_BYTES 16
-#if defined(__aarch64__)
-#define ALTERNET_VECTOR_REGISTERS 32
-#else
-#define ALTERNET_VECTOR_REGISTERS 16
-#endif
-
-#include "attention/kernels.h"
+#define ALTERNET_KERNELS "attention/kernels.h"
+#include "csrc/compile_generic.h"

@@ -1,4 +1,4 @@
-// The table of one instruction set's maps. Included once per instruction set (see csrc/vector.h).
+// The tables of one instruction set's maps. Included once per instruction set (see csrc/vector.h).
 #pragma once
 
 #include "attention/backward.h"
@@ -8,29 +8,37 @@
 
 namespace alternet::ALTERNET_ISA {
 
-template <template <typename> class Kernel, typename Real>
+template <template <typename> class Kernel, typename Factor>
 struct Entry {
   static size_t scratch(const Problem& problem) {
     Carver counter(nullptr);
-    Kernel<Real> unused(problem, counter);
+    Kernel<Factor> unused(problem, counter);
     return counter.used();
   }
   static void run(const Problem& problem, int64_t task, char* memory) {
     Carver scratch(memory);
-    Kernel<Real>(problem, scratch).run(Task(problem, task));
+    [[maybe_unused]] const ProductUnit<Factor> unit;
+    Kernel<Factor>(problem, scratch).run(Task(problem, task));
   }
   static constexpr Map map{&scratch, &run};
 };
 
-template <typename Real>
+template <typename Factor>
 constexpr Maps maps() {
-  return {Entry<Forward, Real>::map, Entry<Tangent, Real>::map, Entry<Backward, Real>::map,
-          Entry<BackwardTangent, Real>::map};
+  return {Entry<Forward, Factor>::map, Entry<Tangent, Factor>::map, Entry<Backward, Factor>::map,
+          Entry<BackwardTangent, Factor>::map};
 }
 
+#if defined(ALTERNET_PAIRS)
+const Maps& attention_pair_kernels() {
+  static constexpr Maps kernels = maps<Pair>();
+  return kernels;
+}
+#else
 const AttentionKernels& attention_kernels() {
   static constexpr AttentionKernels kernels{maps<float>(), maps<double>()};
   return kernels;
 }
+#endif
 
 }  // namespace alternet::ALTERNET_ISA

@@ -13,6 +13,7 @@
 
 #include "attention/bias_sharing.h"
 #include "attention/launch.h"
+#include "csrc/instruction_set.h"
 
 namespace alternet {
 namespace {
@@ -146,6 +147,7 @@ Problem problem(const Tensor& query, const Tensor& key, const Tensor& value, con
   p.causal = given.is_causal;
   p.grid = grid_of(given, p.queries, p.keys);
   const ScalarType type = query.scalar_type();
+  p.pairs = type == ScalarType::BFloat16 && instruction_set() >= InstructionSet::avx512_bf16;
   p.query = operand("query", query, type, NO_TANGENTS, query_axes(p));
   p.key = grouped("key", key, type, NO_TANGENTS, key_axes(p), p.group);
   p.value = grouped("value", value, type, NO_TANGENTS, value_axes(p), p.group);

@@ -17,7 +17,7 @@ constexpr int64_t MAX_WIDTH = 256;
 /// order that the turnstiles keep, neither do the results.
 struct Plan {
   int64_t tile_rows;   // queries of a tile
-  int64_t tile_keys;   // keys of a tile, a multiple of 16: of every instruction set's lanes
+  int64_t tile_keys;   // keys of a tile, a multiple of 16: of every instruction set's lanes; of 32 where pairs multiply
   int64_t chunk_rows;  // queries of a task, a multiple of tile_rows
   int64_t chunks;      // tasks of one (batch, head)
 };
@@ -47,6 +47,7 @@ struct Problem {
   int64_t tangents;                     // T
   double scale;
   bool causal;
+  bool pairs;  // products are of pairs of bfloat16, by instructions for them
   Grid grid;
 
   Operand query, key, value, bias, table, out, lse, grad;
@@ -108,6 +109,12 @@ const AttentionKernels& attention_kernels();
 }
 namespace avx512 {
 const AttentionKernels& attention_kernels();
+}
+namespace avx512_bf16 {
+const Maps& attention_pair_kernels();
+}
+namespace amx {
+const Maps& attention_pair_kernels();
 }
 #endif
 

@@ -38,8 +38,8 @@ struct ScoreGradientSweep {
 };
 
 /// A tile of Q K^T becomes P = exp(scale Q K^T + bias - lse); `sum`, if given, gets its row sums.
-template <typename Real>
-void to_probabilities(const Problem& p, const Task& task, Range queries, Range keys, const ScoreTile<Real>& scores,
+template <typename Factor, typename Real = SumOf<Factor>>
+void to_probabilities(const Problem& p, const Task& task, Range queries, Range keys, const ScoreTile<Factor>& scores,
                       const BiasRows<Real>& bias, Real* sum = nullptr) {
   const Matrix lse = p.lse.slice(task.b, task.h);
   for (int64_t r = 0; r < queries.count; ++r) {
@@ -50,9 +50,19 @@ void to_probabilities(const Problem& p, const Task& task, Range queries, Range k
   }
 }
 
-/// Writes d_key and d_value of a task, or adds them, in the order of tasks, where others have a part in them.
+/// to[r] = the inner product of row r of `queries` in a and b, or += that.
 template <typename Real>
-void write_key_side(const Problem& p, const Task& task, const Sums<Real>& d_key, const Sums<Real>& d_value) {
+void row_dots(const Matrix& a, const Matrix& b, Range queries, int64_t columns, Real* to, bool add = false) {
+  for (int64_t r = 0; r < queries.count; ++r) {
+    const RowOf<Real> left(a, queries.first + r, columns), right(b, queries.first + r, columns);
+    const Real product = dot(left.data(), right.data(), columns);
+    to[r] = add ? to[r] + product : product;
+  }
+}
+
+/// Writes d_key and d_value of a task, or adds them, in the order of tasks, where others have a part in them.
+template <typename Factor, typename Real = SumOf<Factor>>
+void write_key_side(const Problem& p, const Task& task, const Sums<Factor>& d_key, const Sums<Factor>& d_value) {
   if (!d_key && !d_value) return;
   const bool shared = p.plan.chunks * p.group > 1;
   const int64_t chain = task.b * p.heads + task.h / p.group;

@@ -46,9 +46,11 @@ struct CentredSweep {
   ALTERNET_INLINE void clear(int64_t j) { store(s + j, Vector<Real>{}); }
 };
 
-template <typename Real>
+template <typename Factor>
 class Tangent {
  public:
+  using Real = SumOf<Factor>;
+
   Tangent(const Problem& problem, Carver& scratch)
       : p(problem),
         T(p.tangents),
@@ -59,9 +61,8 @@ class Tangent {
         t_value(p.t_value, T, p.keys, p.value_width, true, scratch),      // [T, M, Dv]
         query(p, p.query, 1, p.width, false, scratch),                    // [rows, D]
         t_query(p, p.t_query, T, p.width, false, scratch),                // [T, rows, D]
-        out(p, p.out, 1, p.value_width, false, scratch),                  // [rows, Dv]
-        scores(p, true, scratch),                                         // [rows, keys]: S, P
-        t_scores(p, has_t_scores, scratch),                               // [rows, keys]: S', then P (S' - c)
+        scores(p, true, bool(p.t_value), false, scratch),                 // [rows, keys]: S, P
+        t_scores(p, has_t_scores, true, false, scratch),                  // [rows, keys]: S', then P (S' - c)
         t_out(p.r_out, T, p.plan.tile_rows, p.value_width, scratch),      // [T, rows, Dv]
         sum(scratch.take<Real>(p.plan.tile_rows)),                        // [rows]: of P over the first tile
         centre(scratch.take<Real>(T * p.plan.tile_rows)),                 // [T, rows]: c
@@ -71,15 +72,15 @@ class Tangent {
 
   void run(const Task& task) {
     const int64_t keys = seen(p, task.queries()).end();
-    for (KeysTransposed<Real>* side : {&key_t, &t_key_t}) side->load(task, keys);
-    for (RowPanels<Real>* side : {&value, &t_value}) side->load(task, {0, keys});
+    for (KeysTransposed<Factor>* side : {&key_t, &t_key_t}) side->load(task, keys);
+    for (RowPanels<Factor>* side : {&value, &t_value}) side->load(task, {0, keys});
     for (Bias<Real>* side : {&bias, &t_bias}) side->load(task);
     for_tiles(task.queries(), p.plan.tile_rows, [&](Range queries) { tile(task, queries); });
   }
 
  private:
   void tile(const Task& task, Range queries) {
-    for (QueryRows<Real>* side : {&query, &t_query, &out}) side->load(task, queries);
+    for (QueryRows<Factor>* side : {&query, &t_query}) side->load(task, queries);
     for_tiles(seen(p, queries), p.plan.tile_keys, [&](Range keys) {
       probabilities(task, queries, keys);
       for (int64_t t = 0; t < T; ++t) {
@@ -92,15 +93,16 @@ class Tangent {
 
   /// 1) S = Q K^T, P = exp(scale S + bias - lse)
   void probabilities(const Task& task, Range queries, Range keys) {
-    const Term<Real> qk{query.rows(), key_t.under(keys)};
+    const Term<Factor> qk{query.rows(), key_t.under(keys)};
     scores.multiply_into(queries, keys, p.width, &qk, 1);
     Real* const first_sum = continues(p, queries, keys) ? nullptr : sum;
-    to_probabilities<Real>(p, task, queries, keys, scores, bias.rows(task), first_sum);
+    to_probabilities(p, task, queries, keys, scores, bias.rows(task), first_sum);
+    scores.settle(queries, keys);
   }
 
   /// 2) S' = Q' K^T + Q K'^T, P (scale S' + bias' - c)
   void weights(const Task& task, Range queries, Range keys, int64_t t) {
-    Term<Real> terms[2];
+    Term<Factor> terms[2];
     int count = 0;
     if (t_query) terms[count++] = {t_query.rows(t), key_t.under(keys)};
     if (t_key_t) terms[count++] = {query.rows(), t_key_t.under(keys, t)};
@@ -111,6 +113,7 @@ class Tangent {
       const int64_t i = queries.first + r;
       centred(t, r, rows(i, keys), visible(p, i, keys), keys, begun);
     }
+    t_scores.settle(queries, keys);
   }
 
   void centred(int64_t t, int64_t r, const Real* t_bias, int64_t seen, Range keys, bool begun) {
@@ -129,23 +132,24 @@ class Tangent {
 
   /// 3) out' += P (S' - c) V + P V'
   void accumulate(Range queries, Range keys, int64_t t) {
-    Term<Real> terms[2];
+    Term<Factor> terms[2];
     int count = 0;
     if (has_t_scores) terms[count++] = {t_scores.rows(), value.below(keys.first)};
     if (t_value) terms[count++] = {scores.rows(), t_value.below(keys.first, t)};
-    multiply(queries.count, p.value_width, keys.count, terms, count, t_out.row(0, t), t_out.stride(),
+    multiply(queries.count, p.value_width, factors<Factor>(keys.count), terms, count, t_out.row(0, t), t_out.stride(),
              continues(p, queries, keys));
   }
 
   /// 4) out' -= e out, lse' = c + e
   void finish(const Task& task, Range queries) {
     for (int64_t t = 0; t < T; ++t) {
-      const Matrix t_lse = p.r_lse.slice(task.b, task.h, t);
+      const Matrix t_lse = p.r_lse.slice(task.b, task.h, t), outs = p.out.slice(task.b, task.h);
       for (int64_t r = 0; r < queries.count; ++r) {
+        const RowOf<Real> out(outs, queries.first + r, p.value_width);
         const int64_t index = t * p.plan.tile_rows + r;
         const Real e = has_t_scores ? reduce<Sum, Real>(excess[index]) : 0;
         at<Real>(t_lse, queries.first + r) = has_t_scores ? centre[index] + e : 0;
-        for (int64_t d = 0; d < p.value_width; ++d) t_out.row(r, t)[d] -= e * out.row(r)[d];
+        for (int64_t d = 0; d < p.value_width; ++d) t_out.row(r, t)[d] -= e * out.data()[d];
       }
     }
     t_out.write(task, queries.first, queries.count, Real(1));
@@ -154,11 +158,11 @@ class Tangent {
   const Problem& p;
   int64_t T;
   bool has_t_scores;
-  KeysTransposed<Real> key_t, t_key_t;
-  RowPanels<Real> value, t_value;
-  QueryRows<Real> query, t_query, out;
-  ScoreTile<Real> scores, t_scores;
-  Sums<Real> t_out;
+  KeysTransposed<Factor> key_t, t_key_t;
+  RowPanels<Factor> value, t_value;
+  QueryRows<Factor> query, t_query;
+  ScoreTile<Factor> scores, t_scores;
+  Sums<Factor> t_out;
   Real *sum, *centre;
   Vector<Real>* excess;
   Bias<Real> bias, t_bias;

@@ -12,16 +12,20 @@
 #include "csrc/exponential.h"
 #include "csrc/pack.h"
 #include "csrc/product.h"
+#if defined(ALTERNET_PAIRS)
+#include "csrc/pack_pairs.h"
+#endif
 
 namespace alternet::ALTERNET_ISA {
 
-/// From the first to the last key that some of `queries` sees; the first is rounded down to whole vectors.
+/// From the first to the last key that some of `queries` sees; the first is rounded down to whole vectors, and to whole
+/// tiles of pairs.
 inline Range seen(const Problem& p, Range queries) {
   int64_t first = 0, end = p.causal ? std::min(p.keys, queries.end()) : p.keys;
   if (p.grid.local) {
     const int64_t top = queries.first / p.grid.width - p.grid.up;
     const int64_t bottom = (queries.end() - 1) / p.grid.width + p.grid.down;
-    first = std::max<int64_t>(top, 0) * p.grid.width / 16 * 16;
+    first = std::max<int64_t>(top, 0) * p.grid.width / 32 * 32;
     end = std::min(end, (bottom + 1) * p.grid.width);
   }
   return {first, end - first};
@@ -75,6 +79,20 @@ template <bool MASKED, typename Real>
 ALTERNET_INLINE Vector<Real> counted(Vector<Real> v, int64_t lanes, Real otherwise = 0) {
   return MASKED ? where<Real>(first_lanes<Real>(lanes), v, splat(otherwise)) : v;
 }
+
+/// Row i of a tensor of at most MAX_COLUMNS, as numbers of the arithmetic type.
+template <typename Real>
+class RowOf {
+ public:
+  RowOf(const Matrix& from, int64_t i, int64_t columns) : data_(padded_row(from, i, columns, buffer_)) {}
+  RowOf(const RowOf&) = delete;
+
+  const Real* data() const { return data_; }
+
+ private:
+  alignas(64) Real buffer_[MAX_COLUMNS];
+  const Real* data_;
+};
 
 /// sum over j of a[j] b[j].
 template <typename Real>

@@ -6,12 +6,13 @@
 
 namespace alternet {
 
-enum class InstructionSet { generic, avx2, avx512 };
+/// Each has what those before it have. `avx512_bf16` multiplies pairs of bfloat16, `amx` whole tiles of them.
+enum class InstructionSet { generic, avx2, avx512, avx512_bf16, amx };
 
 /// The one that the kernels run now.
 InstructionSet instruction_set();
 
-/// Those that this processor can run, the best last.
+/// Those that this processor can run.
 std::vector<std::string> instruction_sets();
 
 /// Chooses one of them by name for the whole process and returns the name of the one before; throws on any other name.

@@ -55,6 +55,10 @@ ALTERNET_INLINE uint16_t narrow_bfloat(float x) {
 template <typename Real>
 void widen(Real* to, const char* from, Element type, int64_t stride, int64_t n) {
   const auto* halves = reinterpret_cast<const uint16_t*>(from);
+  if (type == Element::bfloat16 && stride == 1) {  // the compiler makes vectors of this one
+    for (int64_t i = 0; i < n; ++i) to[i] = widen_bfloat(halves[i]);
+    return;
+  }
   const auto* reals = reinterpret_cast<const Real*>(from);
   if (type == Element::float16) {
     for (int64_t i = 0; i < n; ++i) to[i] = widen_half(halves[i * stride]);

@@ -96,7 +96,7 @@ void run_tasks(const Problem& p, const RowMap<Problem>& map, int64_t tasks) {
   }                                                                             \
   static const RowMaps<PROBLEM>& NAME(ScalarType type) {                        \
     const InstructionSet set = instruction_set();                               \
-    const auto& kernels = set == InstructionSet::avx512 ? avx512::NAME()        \
+    const auto& kernels = set >= InstructionSet::avx512 ? avx512::NAME()        \
                           : set == InstructionSet::avx2 ? avx2::NAME()          \
                                                         : generic::NAME();      \
     return type == ScalarType::Double ? kernels.float64 : kernels.float32;      \

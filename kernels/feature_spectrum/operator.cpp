@@ -21,7 +21,7 @@ using torch::stable::Tensor;
 
 const SpectrumKernels& kernels() {
 #if defined(__x86_64__)
-  if (instruction_set() == InstructionSet::avx512) return avx512::spectrum_kernels();
+  if (instruction_set() >= InstructionSet::avx512) return avx512::spectrum_kernels();
   if (instruction_set() == InstructionSet::avx2) return avx2::spectrum_kernels();
 #endif
   return generic::spectrum_kernels();
