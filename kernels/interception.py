@@ -23,6 +23,7 @@ from .convolution import convolution, convolution_pays
 from .cross_entropy import cross_entropy
 from .dispatcher import is_mapped, reshaped
 from .layer_norm import layer_norm
+from .recomputation import recompute_inside
 
 Served = Callable[..., "Tensor | None"]
 
@@ -36,9 +37,9 @@ class second_order(TorchFunctionMode):
     Served: ``scaled_dot_product_attention`` (thereby timm, torchvision and Hugging Face transformers, and
     ``nn.MultiheadAttention``), ``layer_norm``, ``batch_norm``, ``gelu`` and ``cross_entropy``; convolutions on a CPU
     where PyTorch's double backward of them is slow (``convolution_pays``). Only the forward pass must run inside:
-    derivatives of every kind belong to its result, whenever they are taken. What an operator cannot serve (dropout of
-    attention weights, a tensor subclass, …) goes to PyTorch unchanged, and raises there if PyTorch has no second
-    derivative for it.
+    derivatives of every kind belong to its result, whenever they are taken, also of stretches that are recomputed
+    (``torch.utils.checkpoint`` without reentry). What an operator cannot serve (dropout of attention weights, a tensor
+    subclass, …) goes to PyTorch unchanged, and raises there if PyTorch has no second derivative for it.
     ``second_order_model`` is the permanent form.
     """
 
@@ -48,6 +49,7 @@ class second_order(TorchFunctionMode):
             serve = _SERVED.get(func)
             result = None if serve is None else _result(serve, args, kwargs)
             if result is not None:
+                recompute_inside(second_order)
                 return result
             if func in _COMPOSITE:
                 with self:

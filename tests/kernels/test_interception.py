@@ -353,3 +353,28 @@ def test_what_a_network_does_in_place_to_a_norms_result_is_no_copy():
         seen.add(type(node).__name__)
         waiting += [before for before, _ in node.next_functions if before is not None]
     assert not {"CopySlices", "AsStridedBackward0"} & seen
+
+
+@pytest.mark.parametrize("permanent", [False, True])
+def test_checkpointed_stretches_are_recomputed_inside(permanent: bool):
+    """The backward passes run outside; blocks recompute what they saved, in every one of them."""
+    torch.manual_seed(0)
+    model, x = vit().double(), torch.randn(2, 3, 16, 16, dtype=torch.float64)
+    leaves = list(model.parameters())
+    direction = [torch.randn_like(p) for p in leaves]
+
+    def product(context):
+        with context:
+            loss = model(x).square().mean()
+        first = torch.autograd.grad(loss, leaves, create_graph=True)
+        return loss, torch.autograd.grad(first, leaves, direction)
+
+    want = product(sdpa_kernel(SDPBackend.MATH))[1]
+    model.set_grad_checkpointing(True)
+    if permanent:
+        second_order_model(model)
+    loss, got = product(contextlib.nullcontext() if permanent else second_order())
+    assert not _get_current_function_mode_stack()
+    assert ours(loss)
+    for a, b in zip(got, want, strict=True):
+        torch.testing.assert_close(a, b)
