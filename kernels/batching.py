@@ -45,18 +45,21 @@ class Fold:
         primed = [None if t is None else t.movedim(0, 1) for t in tangents]
         return [*folded, *(_fold(t, s, self.size, 1) for t, s in zip(primed, self._primed_shapes(primed), strict=True))]
 
-    def results(self, outputs: Sequence[Tensor], *, gradients: bool) -> tuple[tuple, tuple]:
-        """The outputs with the mapped axis set apart again, and where it lies."""
+    def results(self, outputs: Sequence[Tensor], needs: Sequence[bool] | None) -> tuple[tuple, tuple]:
+        """The outputs with the mapped axis set apart again, and where it lies.
+
+        ``needs``: of the outputs that are gradients of x, which are; the others are empty tensors.
+        """
         axis = 1 if self.has_tangents and not self.tangents_only else 0
         values: list[Tensor] = []
         dims: list[int | None] = []
         for i, output in enumerate(outputs):
-            if gradients and output.dim() == 1:  # the empty tensor of a gradient that is not needed
+            if needs and not needs[i]:
                 values.append(output)
                 dims.append(None)
                 continue
             value = output.unflatten(axis, (self.size, output.shape[axis] // max(self.size, 1)))
-            if gradients and not self.tangents_only:  # an axis that was expanded to the batch is summed again
+            if needs and not self.tangents_only:  # an axis that was expanded to the batch is summed again
                 shape = self.shapes[i]
                 assert shape is not None
                 value = value.sum_to_size(*value.shape[: axis + 1], *shape)

@@ -232,7 +232,7 @@ class _Map:
         shapes = self.signature.batch_shapes
         fold = batching.Fold(info.batch_size, tensors, dims, self.n, self.n_primal, shapes)
         outputs = self.op(*fold.arguments(), *args[self.n_tensors :])
-        return fold.results(outputs, gradients=self.returns_gradients)
+        return fold.results(outputs, args[self.n_tensors] if self.returns_gradients else None)
 
 
 class _Forward(_Map):
@@ -250,7 +250,8 @@ class _Forward(_Map):
         return dispatcher.Rules(self.save, self.reverse, self.push, self.joint)
 
     def joint(self, args: tuple, tangents: MaybeTensors) -> tuple[tuple, tuple] | None:
-        a, t_x = self.parse(args), _lead(tangents[: self.n])
+        a = self.parse(args)
+        t_x = _lead(tangents[: self.n], a.x)
         both = self.joint_map(a, t_x)
         if both is None:
             return None
@@ -267,7 +268,7 @@ class _Forward(_Map):
 
     def push(self, ctx: Any, *tangents: Tensor | None) -> tuple:
         a, yr = self.saved(ctx)
-        t_yr = self.operator.tangent(*a.x, *yr, *_lead(tangents[: self.n]), *a.rest)
+        t_yr = self.operator.tangent(*a.x, *yr, *_lead(tangents[: self.n], a.x), *a.rest)
         return tuple(t[0] for t in t_yr)
 
 
@@ -317,7 +318,8 @@ class _Backward(_Map):
         return dispatcher.Rules(self.save, self.reverse, self.push, self.joint)
 
     def joint(self, args: tuple, tangents: MaybeTensors) -> tuple[tuple, tuple] | None:
-        a, t = self.parse(args), _lead(tangents[: self.n_tensors])
+        a = self.parse(args)
+        t = _lead(tangents[: self.n_tensors], a.tensors)
         t_x, t_yr = t[: self.n], t[self.n : self.n + self.n_yr]
         both = self.joint_map(a, t_x)
         if both is None or any(t is None for t in t_yr):
@@ -329,7 +331,7 @@ class _Backward(_Map):
     def reverse(self, ctx: Any, *u: Tensor | None) -> tuple:
         """Of x̄ = J(x)ᵀ g for its cotangent u: J u to g, and d/dε J(x + εu)ᵀ g to x."""
         a, _ = self.saved(ctx)
-        t_x = _lead(_only(a.needs, u))
+        t_x = _lead(_only(a.needs, u), a.x)
         if all(t is None for t in t_x):
             return self.cotangents()
         primal = (*a.x, *a.yr)
@@ -344,9 +346,9 @@ class _Backward(_Map):
 
     def push(self, ctx: Any, *tangents: Tensor | None) -> tuple:
         a, _ = self.saved(ctx)
-        t_x = _lead(tangents[: self.n])
-        t_yr: MaybeTensors = _lead(tangents[self.n : self.n + self.n_yr])
-        t_g = _lead(tangents[self.n + self.n_yr : self.n + self.n_yr + 1])
+        t = _lead(tangents[: self.n_tensors], a.tensors)
+        t_x, t_g = t[: self.n], t[self.n + self.n_yr :]
+        t_yr: MaybeTensors = t[self.n : self.n + self.n_yr]
         if all(t is None for t in (*t_x, *t_g)):
             return tuple(torch.zeros_like(t) for t in self.fake(a))
         read = t_yr if self.signature.needs_output else t_yr[1:]
@@ -401,9 +403,18 @@ class _BackwardTangent(_Map):
         return tuple(_or_nothing(t, a.g[0]) for t in terms)
 
 
-def _lead(tensors: MaybeTensors) -> list[Tensor | None]:
-    """Each tangent with the axis T = 1 in front; PyTorch's symbolic zeros become ``None``."""
-    return [None if t is None or t._is_zerotensor() else t.unsqueeze(0) for t in tensors]
+def _lead(tangents: MaybeTensors, of: MaybeTensors) -> list[Tensor | None]:
+    """Each tangent with the axis T = 1 in front, in the dtype of its tensor; PyTorch's symbolic zeros become ``None``.
+
+    PyTorch gives a float32 scalar times a Python number a float64 tangent.
+    """
+    led: list[Tensor | None] = []
+    for t, tensor in zip(tangents, of, strict=True):
+        if t is None or tensor is None or t._is_zerotensor():
+            led.append(None)
+        else:
+            led.append((t if t.dtype == tensor.dtype else t.to(tensor.dtype)).unsqueeze(0))
+    return led
 
 
 def _only(needs: Sequence[bool], tensors: MaybeTensors) -> list[Tensor | None]:

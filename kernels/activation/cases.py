@@ -35,5 +35,6 @@ CASES = {
     "gelu": (inputs(1, 3, 5), {"kind": "gelu"}),
     "gelu tanh": (inputs(2, 3, 4, 2), {"kind": "gelu_tanh"}),
     "relu": (inputs(2, 3, 4, None), {"kind": "relu"}),
+    "gelu of a vector": ((inputs(1, 1, 5, None)[0][0, 0], None), {"kind": "gelu"}),
     "gelu of a matrix": ((inputs(1, 3, 4, None)[0][0], None), {"kind": "gelu"}),
 }

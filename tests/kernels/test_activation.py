@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.func import grad, jvp
+from torch.func import grad, jacrev, jvp, vmap
 
 from alternet.kernels import gelu, relu, use_backend
 
@@ -105,3 +105,20 @@ def test_use_backend():
     x = torch.randn(5)
     with use_backend("reference"):
         torch.testing.assert_close(gelu(x), F.gelu(x))
+
+
+SAMPLES = {
+    "gradients": lambda f: vmap(grad(lambda x: f(x).sin().sum())),
+    "Jacobians": lambda f: vmap(jacrev(f)),
+    "Hessian-vector products": lambda f: vmap(lambda x: jvp(grad(lambda x: f(x).sin().sum()), (x,), (x,))[1]),
+}
+
+
+@functions
+@pytest.mark.parametrize("of_samples", SAMPLES.values(), ids=SAMPLES)
+@pytest.mark.parametrize("shape", [(), (5,)], ids=str)
+def test_samples_of_no_or_one_axis_under_vmap(name, of_samples, shape, backend):
+    """Their gradients have as few axes as what stands for a gradient that nobody needs."""
+    x = torch.randn(3, *shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    ours, theirs = FUNCTIONS[name]
+    torch.testing.assert_close(of_samples(ours)(x), of_samples(theirs)(x))

@@ -150,3 +150,17 @@ def test_tensors_with_bits_of_the_dispatcher():
     torch.testing.assert_close(gelu(zeros), torch.zeros(3, 5, dtype=torch.float64))
     with torch.inference_mode():
         torch.testing.assert_close(gelu(x.clone()), torch.nn.functional.gelu(x))
+
+
+@pytest.mark.parametrize("of", [lambda c: c + 0.1 * c * c, lambda c: (0.5 * c).exp()], ids=["square", "exp"])
+def test_a_scalar_whose_tangent_comes_in_float64(of, way):
+    """PyTorch gives a float32 number times a Python one a tangent in float64."""
+    x, t = (each.float() for each in tensors(2))
+
+    def f(x, function):
+        return of(function(x.mean()))
+
+    mine, theirs = (
+        jvp(grad(lambda x, g=g: f(x, g)), (x,), (t,))[1] for g in (gelu, lambda u: 0.5 * u * (1 + (u / 2**0.5).erf()))
+    )
+    torch.testing.assert_close(mine, theirs.float())
