@@ -14,6 +14,7 @@ from .curvature.symmetry import AsymmetryError, Symmetry
 from .features.fourier import Fourier, FourierResult
 from .features.streaming import feature_statistics
 from .features.variance import Variance, VarianceResult
+from .memory import keep_freed_memory
 from .solvers.density import SpectralDensity, spectral_density
 from .solvers.lanczos import TopEigenvalues, top_eigenvalues
 from .solvers.trace import Moments, moments
@@ -38,6 +39,7 @@ __all__ = [
     "ape",
     "feature_statistics",
     "hessian_spectra",
+    "keep_freed_memory",
     "moments",
     "nep",
     "spectra_over_training",

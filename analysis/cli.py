@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from alternet.analysis.commands import COMMANDS
 from alternet.analysis.distributed.command import sharing
 from alternet.analysis.distributed.launch import started_by_torchrun
+from alternet.analysis.memory import keep_freed_memory
 
 USERS_ERRORS = (ValueError, TypeError, FloatingPointError, ModuleNotFoundError, OSError)
 
@@ -23,6 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     chosen = _parser().parse_args(arguments)
     chosen.command_line = shlex.join(["alternet", *arguments])
+    keep_freed_memory()
     try:
         with sharing(chosen.device) as chosen.ranks:
             if chosen.ranks is not None and not chosen.shared:

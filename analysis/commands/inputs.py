@@ -22,8 +22,12 @@ def data_of(chosen: argparse.Namespace) -> ImageData:
 
 
 def recipe_of(chosen: argparse.Namespace) -> Recipe:
+    recipe = RECIPES[chosen.recipe]
     names = ("epochs", "warmup_epochs", "batch_size", "learning_rate", "weight_decay")
-    return RECIPES[chosen.recipe].changed(**{name: getattr(chosen, name, None) for name in names})
+    given = {name: getattr(chosen, name, None) for name in names}
+    if given["epochs"] is not None and given["warmup_epochs"] is None:  # a short training has a shorter warm-up
+        given["warmup_epochs"] = max(min(recipe.warmup_epochs, given["epochs"] - 1), 0)
+    return recipe.changed(**given)
 
 
 def device_of(chosen: argparse.Namespace) -> str:

@@ -160,7 +160,7 @@ def test_poster(npz, tmp_path, capsys, monkeypatch):
     networks = runpy.run_path(str(Path(__file__).with_name("tiny_poster.py")))["tiny_networks"]
     monkeypatch.setattr(poster, "poster_networks", networks)
     out = tmp_path / "a poster"
-    arguments = ["poster", "--data", npz, "--out", str(out), "--epochs", "1", "--warmup-epochs", "0"]
+    arguments = ["poster", "--data", npz, "--out", str(out), "--epochs", "1"]
     assert main([*arguments, "--batch-size", "16", "--fraction", "0.25"]) == 0
     assert capsys.readouterr().out.strip() == str(out / "index.html")
     page = (out / "index.html").read_text()
@@ -188,7 +188,7 @@ def test_user_errors_are_one_line(trained, npz, tmp_path, capsys):
         "is not an npz file": ["poster", "--data", str(tmp_path / "broken.npz"), *out],
         "'imagenet' does not exist; expected cifar10": ["poster", "--data", "imagenet", *out],
         "epochs: got 0": ["poster", "--data", npz, *out, "--epochs", "0"],
-        "warmup_epochs: got 1, expected 0 to 0": ["poster", "--data", npz, *out, "--epochs", "1"],
+        "warmup_epochs: got 9, expected 0 to 1": ["poster", "--data", npz, *out, "--epochs=2", "--warmup-epochs=9"],
         "batch_size: got 16, expected at most 6": ["poster", "--data", npz, *out],
         "expected some of resnet": ["poster", "--data", npz, *out, "--checkpoint", f"swin={weights}"],
         "image_size: only a folder": ["poster", "--data", npz, *out, "--image-size", "32"],
