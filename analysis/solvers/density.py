@@ -17,6 +17,7 @@ from alternet.analysis.curvature.arithmetic import plain_arithmetic
 from alternet.analysis.progress import Report
 from alternet.analysis.solvers.krylov import LanczosProcess
 from alternet.analysis.solvers.operators import LinearOperator, check_operator, multiply
+from alternet.analysis.training.seeding import derived_seed
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,8 +45,25 @@ class SpectralDensity:
         return _mean_and_error((self.weights * function(self.nodes)).sum(1))
 
     def below(self, value: float) -> tuple[float, float]:
-        """The proportion of eigenvalues below ``value``, and its standard error over the probes."""
-        return self.mean(lambda nodes: (nodes < value).astype(float))
+        """The proportion of eigenvalues below ``value``, and its standard error.
+
+        A step is no polynomial: of a probe's measure the quadrature knows it up to the weights of the nodes on either
+        side of ``value`` (Chebyshev, Markov and Stieltjes). Half of the larger one is added to the error over the
+        probes, in squares.
+        """
+        share, error = self.mean(lambda nodes: (nodes < value).astype(float))
+        return share, math.hypot(error, float(self._weights_beside(value).max(axis=0).mean()) / 2)
+
+    def _weights_beside(self, value: float) -> np.ndarray:
+        """[2, probes]: of the last node below ``value`` and the first from there on, 0 where there is none."""
+        present = self.weights > 0  # what pads a short quadrature is no node
+        sides = [self.nodes < value, self.nodes >= value]
+        last, first = (np.where(side & present, self.nodes, np.nan) for side in sides)
+        weights = []
+        for nodes, best in ((last, np.fmax), (first, np.fmin)):
+            nearest = best.reduce(nodes, axis=1, keepdims=True)
+            weights.append(np.where(nodes == nearest, self.weights, 0.0).sum(axis=1))
+        return np.stack(weights)
 
     def curve(self, grid: np.ndarray, *, bandwidth: float | None = None) -> tuple[np.ndarray, np.ndarray]:
         """The density at grid: [points], smoothed by a Gaussian, and its standard error over the probes, [points] each.
@@ -101,7 +119,7 @@ def spectral_density(
     with plain_arithmetic(torch.device(op.device)):
         for first in range(0, probes, block_size):
             some = range(first, min(first + block_size, probes))
-            runs = [LanczosProcess(op, seed + probe, overlap=overlap) for probe in some]
+            runs = [LanczosProcess(op, derived_seed(seed, "probe", probe), overlap=overlap) for probe in some]
             for done in _side_by_side(op, runs, steps):
                 if progress is not None:
                     progress(steps_done + done, probes * steps)

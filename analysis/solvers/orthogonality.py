@@ -85,7 +85,8 @@ class Orthogonality:
             self._owed, self._share = 3, 1.0
         else:
             self._owed = int(worst > 0.1 * self.allowed * length)  # two clean vectors end a loss, one does not
-            self._rescale(min(SAFETY * worst / expected, 1.0))
+            if expected > 0:  # a product of zeros predicts nothing
+                self._rescale(min(SAFETY * worst / expected, 1.0))
         self._measured += 1
         self._unmeasured = 0
         self._append(found / length if small else torch.full_like(found, self._epsilon))

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
 
@@ -206,6 +207,24 @@ def test_an_eigenvalue_that_comes_late_is_not_missed():
     vectors = torch.linalg.qr(draw).Q
     found = top_eigenvalues(vectors * SPECTRA["positive"] @ vectors.t(), 5, tol=1e-3)
     torch.testing.assert_close(found.values, SPECTRA["positive"][:5], rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("seed", [4, 2162])
+def test_an_isolated_eigenvalue_that_a_start_hardly_holds(seed):
+    """Nine of them before a bulk; of 2162's fifth the start vector holds a thousandth of its share."""
+    draw = np.random.default_rng(seed)
+    parts = 100 * draw.uniform(0.2, 1, 9), -20 * draw.uniform(0, 1, 5), draw.normal(0, 0.3, 300)
+    values = torch.from_numpy(np.concatenate(parts))
+    found = top_eigenvalues(torch.diag(values), 5, seed=seed)
+    torch.testing.assert_close(found.values, by_magnitude(values)[:5], rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("k", [1, 5, 20])
+def test_of_nothing_but_zeros(k, dtype):
+    found = top_eigenvalues(torch.zeros(20, 20, dtype=dtype), k)
+    assert torch.equal(found.values, torch.zeros(k, dtype=torch.float64))
+    assert found.converged.all()
 
 
 def test_exact_values_are_not_the_largest_while_copies_may_be_missing():
