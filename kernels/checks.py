@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import math
+import operator
+from contextlib import suppress
+from numbers import Real
+from typing import Any
+
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 def check_floating(name: str, tensor: object) -> None:
-    """``tensor`` is a tensor of one of ``DTYPES``.
+    """``tensor`` is a dense tensor of one of ``DTYPES``.
 
     Raises:
         TypeError: it is not.
     """
-    if not isinstance(tensor, Tensor):
-        raise TypeError(f"{name}: expected a tensor, got {type(tensor).__name__}")
+    tensor = _dense(name, tensor)
     if tensor.dtype not in DTYPES:
         raise TypeError(f"{name}: dtype {tensor.dtype}, expected one of float16, bfloat16, float32, float64")
 
@@ -29,14 +35,85 @@ def check_like(name: str, tensor: object, x: Tensor, shape: tuple[int, ...], x_n
     """
     if tensor is None:
         return
-    if not isinstance(tensor, Tensor):
-        raise TypeError(f"{name}: expected a tensor, got {type(tensor).__name__}")
+    tensor = _dense(name, tensor)
     if tensor.dtype != x.dtype:
         raise TypeError(f"{name}: dtype {tensor.dtype}, expected {x_name}'s dtype {x.dtype}")
     if tensor.device != x.device:
         raise ValueError(f"{name}: is on {tensor.device}, expected {x_name}'s device {x.device}")
     if tensor.shape != shape:
         raise ValueError(f"{name}: shape {tuple(tensor.shape)}, expected {tuple(shape)}")
+
+
+def _dense(name: str, tensor: object) -> Tensor:
+    if not isinstance(tensor, Tensor):
+        raise TypeError(f"{name}: expected a tensor, got {type(tensor).__name__}")
+    if tensor.layout != torch.strided:
+        raise TypeError(f"{name}: layout {tensor.layout}, expected a dense tensor, torch.strided")
+    return tensor
+
+
+def number(name: str, value: Any) -> float:
+    """``value``, a number of Python or NumPy, or a tensor of one number without a derivative.
+
+    Raises:
+        TypeError: it is something else.
+    """
+    if isinstance(value, Tensor):
+        if value.requires_grad or forward_ad.unpack_dual(value).tangent is not None:
+            raise TypeError(f"{name}: expected a number, got a tensor with a derivative, which {name} does not have")
+        if value.dim() == 0:
+            return float(value)
+    if not isinstance(value, (Real, torch.SymInt, torch.SymFloat)):
+        raise TypeError(f"{name}: expected a number, got {value!r}")
+    return float(value)
+
+
+def finite(name: str, value: Any, least: float = -math.inf) -> float:
+    """``number(name, value)``, finite and not below ``least``.
+
+    Raises:
+        TypeError: it is not a number.
+        ValueError: it is infinite, not a number, or too small.
+    """
+    given = number(name, value)
+    if not (-math.inf < given < math.inf and given >= least):
+        expected = "a finite number" if least == -math.inf else f"a finite number, at least {least}"
+        raise ValueError(f"{name}: got {given}, expected {expected}")
+    return given
+
+
+def integer(name: str, value: Any) -> int:
+    """``value``, of whatever type that stands for an integer, but no bool.
+
+    Raises:
+        TypeError: it is something else.
+    """
+    if isinstance(value, (int, torch.SymInt)) and not isinstance(value, bool):
+        return value  # type: ignore[return-value]  # as it is: its index would make a SymInt a constant
+    if not isinstance(value, bool):
+        with suppress(TypeError):
+            return operator.index(value)
+    raise TypeError(f"{name}: expected an integer, got {value!r}")
+
+
+def pair(name: str, value: Any, least: int = 1, *, or_one: bool = False) -> tuple[int, int]:
+    """``value``, two integers from ``least`` on; with ``or_one`` one stands for both.
+
+    Raises:
+        TypeError: it is something else.
+        ValueError: one is too small.
+    """
+    expected = f"{name}: expected {'one or ' if or_one else ''}two integers, {least} or more, got"
+    given = (value, value) if or_one and not isinstance(value, (tuple, list)) else value
+    if not isinstance(given, (tuple, list)) or len(given) != 2:
+        raise TypeError(f"{expected} {value!r}")
+    try:
+        first, second = integer(name, given[0]), integer(name, given[1])
+    except TypeError:
+        raise TypeError(f"{expected} {value!r}") from None
+    if first < least or second < least:
+        raise ValueError(f"{expected} {value!r}")
+    return first, second
 
 
 def autocasts(device: torch.device) -> bool:

@@ -32,14 +32,16 @@ def gelu(x: Tensor, bias: Tensor | None = None, *, approximate: Literal["none", 
 
     Source: Hendrycks and Gimpel 2016.
     """
-    kinds = {"none": "gelu", "tanh": "gelu_tanh"}
-    if approximate not in kinds:
+    if approximate not in ("none", "tanh"):
         raise ValueError(f"approximate: {approximate!r}, expected 'none' or 'tanh'")
-    return _activation(x, bias, kinds[approximate])
+    return _activation(x, bias, "gelu" if approximate == "none" else "gelu_tanh")
 
 
 def relu(x: Tensor, bias: Tensor | None = None) -> Tensor:
-    """max(x + bias, 0), with slope 0 at 0; as ``torch.nn.functional.relu``. Arguments and errors as for ``gelu``."""
+    """max(x + bias, 0), with slope 0 at 0 and 1 at NaN; as ``torch.nn.functional.relu``.
+
+    Arguments and errors as for ``gelu``.
+    """
     return _activation(x, bias, "relu")
 
 

@@ -19,7 +19,7 @@ struct Relu {
     return where<Real>(u <= Real(0), Vector<Real>{}, u);  // NaN stays
   }
   static ALTERNET_INLINE Derivatives<Real> derivatives(Vector<Real> u) {
-    return {value(u), where<Real>(u > Real(0), splat(Real(1)), Vector<Real>{}), Vector<Real>{}};
+    return {value(u), where<Real>(u <= Real(0), Vector<Real>{}, splat(Real(1))), Vector<Real>{}};
   }
 };
 

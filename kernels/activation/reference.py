@@ -55,7 +55,7 @@ def _value(u: Tensor, kind: str) -> Tensor:
 def _slope(u: Tensor, kind: str) -> Tensor:
     """φ'."""
     if kind == "relu":
-        return (u > 0).to(u.dtype)
+        return (~(u <= 0)).to(u.dtype)  # 1 at NaN, as PyTorch has it
     u = _bounded(u)
     if kind == "gelu":
         return _cdf(u) + u * _pdf(u)

@@ -47,7 +47,7 @@ def _value(u, KIND: tl.constexpr):
 def _derivatives(u, KIND: tl.constexpr):
     """φ' and φ''."""
     if KIND == "relu":
-        return tl.where(u > 0.0, 1.0, 0.0), tl.zeros_like(u)
+        return tl.where(u <= 0.0, 0.0, 1.0), tl.zeros_like(u)  # 1 at NaN, as PyTorch has it
     elif KIND == "gelu":
         u = _bounded(u)
         pdf = 0.3989422804014327 * tl.exp2(-0.7213475204444817 * u * u)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..checks import check_floating, lowered_by_autocast
+from ..checks import check_floating, finite, lowered_by_autocast
 from .operator import attention_operator
 from .positions import broadcasts, check_positions
 
@@ -52,7 +52,7 @@ def attention(
         kernel_size: (k, l), or k for both: a query sees the keys at most that far away, those at row offsets
             -⌊(k-1)/2⌋ to ⌊k/2⌋ and column offsets likewise (where "same" padding puts a convolution's kernel: even
             sizes reach one further down and right). Nothing lies beyond the border.
-        scale: a number; 1/sqrt(D) by default.
+        scale: a finite number, a constant; 1/sqrt(D) by default.
         is_causal: query i sees the keys j <= i only (together with the bias, where there is one).
         enable_gqa: key and value may have fewer heads than query, [..., Hk, M, D] with H divisible by Hk: each serves
             H / Hk consecutive heads of query (grouped queries), without a copy.
@@ -62,8 +62,8 @@ def attention(
         float16 and bfloat16 are accumulated in float32.
 
     Raises:
-        TypeError: an argument is not a floating-point tensor, or dtypes differ.
-        ValueError: ranks, shapes or devices do not fit.
+        TypeError: an argument is not a floating-point tensor, dtypes differ, or a number is none.
+        ValueError: ranks, shapes, devices or numbers do not fit.
 
     Source: Vaswani et al. 2017, eq. 1; tiled as in Dao et al. 2022, whose second derivatives ``README.md`` derives.
     """
@@ -73,15 +73,14 @@ def attention(
     key_lead = (*lead[:-1], key.shape[-3]) if enable_gqa else lead
     bias = _check_bias(bias, (*lead, query.shape[-2], key.shape[-2]), query.dtype)
     positions = check_positions(query.shape[-2], key.shape[-2], lead, table, grid, kernel_size)
-    if scale is None:
-        scale = 1.0 / math.sqrt(query.shape[-1])
+    scale = 1.0 / math.sqrt(query.shape[-1]) if scale is None else finite("scale", scale)
     out = attention_operator(
         _flatten(query, lead),
         _flatten(key, key_lead),
         _flatten(value, key_lead),
         None if bias is None else _flatten_bias(bias, lead),
         None if table is None else _flatten_bias(table, lead),
-        float(scale),
+        scale,
         bool(is_causal),
         *positions,
     )

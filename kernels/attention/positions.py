@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..checks import pair
+
 
 def check_positions(
     queries: int, keys: int, lead: Sequence[int], table: Tensor | None, grid: Any, kernel_size: Any
@@ -25,14 +27,12 @@ def check_positions(
         TypeError: ``grid`` or ``kernel_size`` is neither a pair of integers nor, the latter, one.
         ValueError: they are not positive, or do not fit the tokens, or ``table`` does not fit them.
     """
-    if isinstance(kernel_size, int):
-        kernel_size = (kernel_size, kernel_size)
-    window = [] if kernel_size is None else _pair("kernel_size", kernel_size)
+    window = [] if kernel_size is None else list(pair("kernel_size", kernel_size, or_one=True))
     if grid is None:
         if table is not None or window:
             raise ValueError("grid: expected (height, width) with a table or a kernel_size, got None")
         return [], []
-    height, width = _pair("grid", grid)
+    height, width = pair("grid", grid)
     if queries != height * width or keys != height * width:
         raise ValueError(f"grid: ({height}, {width}) has {height * width} tokens, query {queries} and key {keys}")
     if table is not None:
@@ -47,14 +47,6 @@ def broadcasts(shape: Sequence[int], target: Sequence[int]) -> bool:
     """Whether ``shape`` broadcasts to ``target``, and not the other way round."""
     pairs = zip(reversed(shape), reversed(target), strict=False)
     return len(shape) <= len(target) and all(size in (1, wanted) for size, wanted in pairs)
-
-
-def _pair(name: str, value: Any) -> list[int]:
-    if not isinstance(value, (tuple, list)) or len(value) != 2 or not all(isinstance(n, int) for n in value):
-        raise TypeError(f"{name}: expected two integers, got {value!r}")
-    if min(value) < 1:
-        raise ValueError(f"{name}: expected positive integers, got {value!r}")
-    return list(value)
 
 
 def gather(table: Tensor, grid: Sequence[int]) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from .. import backends
-from ..checks import check_floating, check_like, float32_where_mixed
+from ..checks import check_floating, check_like, finite, float32_where_mixed, number
 from ..dispatcher import outside_transforms, plain_value, reshaped
 from .operator import batch_norm_operator
 
@@ -47,13 +47,15 @@ def batch_norm(
         x's shape and dtype, contiguous. 16-bit tensors are computed in float32.
 
     Raises:
-        TypeError: an argument is not a floating-point tensor, or dtypes differ.
-        ValueError: shapes or devices do not fit, statistics are missing, the batch has one value a channel or none.
+        TypeError: an argument is not a floating-point tensor, dtypes differ, or a number is none.
+        ValueError: shapes or devices do not fit, ``eps`` is negative or infinite, statistics are missing, the
+            batch has one value a channel or none.
         RuntimeError: running statistics are to be updated under ``vmap`` over x.
 
     Source: Ioffe and Szegedy 2015, algorithm 1; ``README.md`` derives the second derivatives.
     """
     _check(x, running_mean, running_var, weight, bias, training, activation)
+    eps, momentum = finite("eps", eps, 0), number("momentum", momentum)
     dtype, channels = x.dtype, x.shape[1]
     x, weight, bias = float32_where_mixed(x, weight, bias)
     for name, tensor in (("weight", weight), ("bias", bias)):
@@ -62,36 +64,36 @@ def batch_norm(
     grouped = x.t().reshape(1, 1, channels, -1) if x.dim() == 2 else x.flatten(2)[None]
     shared = [None if t is None else t.view(1, 1, channels, 1) for t in (weight, bias)]
     running = None if running_mean is None or running_var is None else (running_mean, running_var)
-    statistics = (None, None) if training or running is None else _constants(*running, x.dtype, eps)
-    y, mean, rstd = batch_norm_operator.forward(
-        grouped, *shared, *statistics, float(eps), activation or "none", backends.chosen()
+    statistics = (None, None) if training or running is None else _constants(*running, x.dtype)
+    y, mean, var = batch_norm_operator.forward(
+        grouped, *shared, *statistics, eps, activation or "none", backends.chosen()
     )
     if training and running is not None:
-        _update((*running, mean, rstd), x.numel() // channels, momentum, eps)
+        _update((*running, mean, var), x.numel() // channels, momentum)
     return (y.view(channels, -1).t().contiguous() if x.dim() == 2 else reshaped(y, x.shape)).to(dtype)
 
 
-def _constants(running_mean: Tensor, running_var: Tensor, dtype: torch.dtype, eps: float) -> tuple[Tensor, Tensor]:
-    """mean and rstd [1, 1, C, 1] in the arithmetic dtype."""
+def _constants(running_mean: Tensor, running_var: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """mean and var [1, 1, C, 1] in the arithmetic dtype."""
     wide = torch.promote_types(dtype, torch.float32)
     mean, var = running_mean.detach().to(wide), running_var.detach().to(wide)
-    return mean.view(1, 1, -1, 1), (var + eps).rsqrt().view(1, 1, -1, 1)
+    return mean.view(1, 1, -1, 1), var.view(1, 1, -1, 1)
 
 
-def _update(statistics: tuple[Tensor, ...], count: int, momentum: float, eps: float) -> None:
-    """Moves running_mean and running_var [C] towards mean and rstd [1, C] of the batch, outside of every transform."""
+def _update(statistics: tuple[Tensor, ...], count: int, momentum: float) -> None:
+    """Moves running_mean and running_var [C] towards mean and var [1, C] of the batch, outside of every transform."""
     if torch.compiler.is_compiling():
         with torch.no_grad():
-            _move(statistics, count, momentum, eps)
+            _move(statistics, count, momentum)
         return
     values = tuple(plain_value(t) for t in statistics)
     with outside_transforms():
-        _move(values, count, momentum, eps)
+        _move(values, count, momentum)
 
 
-def _move(statistics: tuple[Tensor, ...], count: int, momentum: float, eps: float) -> None:
-    running_mean, running_var, mean, rstd = statistics
-    unbiased = (rstd[0] ** -2 - eps).clamp(min=0) * (count / (count - 1))
+def _move(statistics: tuple[Tensor, ...], count: int, momentum: float) -> None:
+    running_mean, running_var, mean, var = statistics
+    unbiased = var[0] * (count / (count - 1))
     running_mean.lerp_(mean[0].to(running_mean.dtype), momentum)
     running_var.lerp_(unbiased.to(running_var.dtype), momentum)
 

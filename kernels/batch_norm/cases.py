@@ -13,7 +13,7 @@ def eager(
     weight: Tensor | None,
     bias: Tensor | None,
     mean: Tensor | None,
-    rstd: Tensor | None,
+    var: Tensor | None,
     *,
     eps: float,
     activation: str,
@@ -21,9 +21,9 @@ def eager(
     """Batch normalisation by PyTorch's own operations: the oracle, no part of any backend."""
     if mean is None:
         mean = x.mean((1, 3), keepdim=True)
-        rstd = 1 / ((x - mean) ** 2).mean((1, 3), keepdim=True).add(eps).sqrt()
-    assert rstd is not None
-    y = (x - mean) * rstd
+        var = ((x - mean) ** 2).mean((1, 3), keepdim=True)
+    assert var is not None
+    y = (x - mean) / var.add(eps).sqrt()
     if weight is not None:
         y = y * weight
     if bias is not None:
@@ -51,11 +51,11 @@ def inputs(
 
     x = 1.5 * normal(batch, rows, channels, width) + 0.5
     w, b = (0.5 * normal(groups, 1, channels, 1) + shift for shift in (1.0, 0.0)) if affine else (None, None)
-    mean = rstd = None
+    mean = var = None
     if constant:
         wide = torch.float64 if dtype == torch.float64 else torch.float32
-        mean, rstd = normal(1, 1, channels, 1).to(wide), normal(1, 1, channels, 1).exp().to(wide)
-    return x.to(dtype), None if w is None else w.to(dtype), None if b is None else b.to(dtype), mean, rstd
+        mean, var = normal(1, 1, channels, 1).to(wide), normal(1, 1, channels, 1).exp().to(wide)
+    return x.to(dtype), None if w is None else w.to(dtype), None if b is None else b.to(dtype), mean, var
 
 
 # name -> (inputs, parameters), float64 and small: the transform matrix runs on each of them

@@ -23,7 +23,7 @@ template <typename Real>
 struct Channel {
   const BatchNormProblem& p;
   int64_t g, c;
-  Real weight, bias, mean = 0, rstd = 1;
+  Real weight, bias, mean = 0, var = 0, rstd = 1;
 
   Channel(const BatchNormProblem& p, int64_t task)
       : p(p),
@@ -32,22 +32,28 @@ struct Channel {
         weight(scalar<Real>(p.weight, 0, g, c, 1)),
         bias(scalar<Real>(p.bias, 0, g, c)) {}
 
-  void load_statistics() {
-    mean = scalar<Real>(p.mean, 0, g, c);
-    rstd = scalar<Real>(p.rstd, 0, g, c);
+  void load_statistics() { set_statistics(scalar<Real>(p.mean, 0, g, c), scalar<Real>(p.var, 0, g, c)); }
+
+  void set_statistics(Real channel_mean, Real channel_var) {
+    mean = channel_mean;
+    var = channel_var;
+    rstd = static_cast<Real>(1 / std::sqrt(var + p.eps));
   }
 
   /// The row of sample b.
   int64_t row(int64_t b) const { return b * p.channels + c; }
 
+  /// rstd' / rstd.
+  Real growth(Real t_var) const { return Real(-0.5) * rstd * rstd * t_var; }
+
   ALTERNET_INLINE Vector<Real> normal(Vector<Real> x) const { return (x - mean) * rstd; }
   ALTERNET_INLINE Vector<Real> before_activation(Vector<Real> normal) const { return normal * weight + bias; }
 
-  /// v where the activation lets it pass.
+  /// v where the activation lets it pass, as PyTorch's where that is NaN.
   template <bool RELU>
   ALTERNET_INLINE Vector<Real> passed(Vector<Real> v, Vector<Real> normal) const {
     if constexpr (!RELU) return v;
-    return where<Real>(before_activation(normal) > Real(0), v, Vector<Real>{});
+    return where<Real>(before_activation(normal) <= Real(0), Vector<Real>{}, v);
   }
 };
 

@@ -24,13 +24,13 @@ def forward(
     weight: Tensor | None,
     bias: Tensor | None,
     mean: Tensor | None,
-    rstd: Tensor | None,
+    var: Tensor | None,
     *,
     eps: float,
     activation: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Returns y [G, B, C, S], batch_mean and batch_rstd [G, C]."""
-    return _ops.batch_norm_forward(x.contiguous(), *_by_channel(weight, bias, mean, rstd), eps, activation)
+    """Returns y [G, B, C, S], batch_mean and batch_var [G, C]."""
+    return _ops.batch_norm_forward(x.contiguous(), *_by_channel(weight, bias, mean, var), eps, activation)
 
 
 def tangent(
@@ -38,24 +38,24 @@ def tangent(
     weight: Tensor | None,
     bias: Tensor | None,
     mean: Tensor | None,
-    rstd: Tensor | None,
+    var: Tensor | None,
     y: Tensor,
     batch_mean: Tensor,
-    batch_rstd: Tensor,
+    batch_var: Tensor,
     t_x: Tensor | None,
     t_weight: Tensor | None,
     t_bias: Tensor | None,
     t_mean: None,
-    t_rstd: None,
+    t_var: None,
     *,
     eps: float,
     activation: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Returns t_y [T, G, B, C, S] and the tangents of the statistics [T, G, C]."""
-    x, batch_mean, batch_rstd, t_x = contiguous(x, batch_mean, batch_rstd, t_x)
+    x, batch_mean, batch_var, t_x = contiguous(x, batch_mean, batch_var, t_x)
     weight, bias, t_weight, t_bias = _by_channel(weight, bias, t_weight, t_bias)
     return _ops.batch_norm_tangent(
-        x, weight, bias, batch_mean, batch_rstd, t_x, t_weight, t_bias, mean is None, activation
+        x, weight, bias, batch_mean, batch_var, t_x, t_weight, t_bias, mean is None, eps, activation
     )  # fmt: skip
 
 
@@ -64,10 +64,10 @@ def backward(
     weight: Tensor | None,
     bias: Tensor | None,
     mean: Tensor | None,
-    rstd: Tensor | None,
+    var: Tensor | None,
     y: Tensor,
     batch_mean: Tensor,
-    batch_rstd: Tensor,
+    batch_var: Tensor,
     grad: Tensor,
     *,
     eps: float,
@@ -75,8 +75,8 @@ def backward(
     needs: Sequence[bool],
 ) -> tuple[Tensor | None, ...]:
     """Returns d_x, d_weight, d_bias, None, None in the shapes of the inputs; ``None`` where not needed."""
-    primal = contiguous(x, *_by_channel(weight, bias), batch_mean, batch_rstd, grad)
-    d_x, *shared = _ops.batch_norm_backward(*primal, mean is None, activation, needs[:3])
+    primal = contiguous(x, *_by_channel(weight, bias), batch_mean, batch_var, grad)
+    d_x, *shared = _ops.batch_norm_backward(*primal, mean is None, eps, activation, needs[:3])
     return d_x, *(_like_input(d, w) for d, w in zip(shared, (weight, bias), strict=True)), None, None
 
 
@@ -85,19 +85,19 @@ def backward_tangent(
     weight: Tensor | None,
     bias: Tensor | None,
     mean: Tensor | None,
-    rstd: Tensor | None,
+    var: Tensor | None,
     y: Tensor,
     batch_mean: Tensor,
-    batch_rstd: Tensor,
+    batch_var: Tensor,
     grad: Tensor,
     t_x: Tensor | None,
     t_weight: Tensor | None,
     t_bias: Tensor | None,
     t_mean: None,
-    t_rstd: None,
+    t_var: None,
     t_y: Tensor | None,
     t_batch_mean: Tensor | None,
-    t_batch_rstd: Tensor | None,
+    t_batch_var: Tensor | None,
     t_grad: Tensor | None,
     *,
     eps: float,
@@ -105,9 +105,9 @@ def backward_tangent(
     needs: Sequence[bool],
 ) -> tuple[Tensor | None, ...]:
     """Returns the tangents of ``backward``'s results, each [T, ...]; ``None`` where not needed."""
-    primal = contiguous(x, *_by_channel(weight, bias), batch_mean, batch_rstd, grad)
-    tangents = contiguous(t_x, *_by_channel(t_weight, t_bias), t_batch_mean, t_batch_rstd, t_grad)
-    t_d_x, *shared = _ops.batch_norm_backward_tangent(*primal, *tangents, mean is None, activation, needs[:3])
+    primal = contiguous(x, *_by_channel(weight, bias), batch_mean, batch_var, grad)
+    tangents = contiguous(t_x, *_by_channel(t_weight, t_bias), t_batch_mean, t_batch_var, t_grad)
+    t_d_x, *shared = _ops.batch_norm_backward_tangent(*primal, *tangents, mean is None, eps, activation, needs[:3])
     return t_d_x, *(_like_input(d, w) for d, w in zip(shared, (weight, bias), strict=True)), None, None
 
 

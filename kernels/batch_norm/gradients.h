@@ -53,7 +53,8 @@ class BatchNormBackward {
     set_scalar<Real>(p_.d_weight, 0, c_.g, c_.c, sums.product);
     set_scalar<Real>(p_.d_bias, 0, c_.g, c_.c, sums.total);
     if (!p_.d_x) return;
-    const double share = p_.training ? 1 / p_.count() : 0;
+    const bool training = p_.training;
+    const double share = 1 / p_.count();
     const Real m_h = static_cast<Real>(sums.total * share), m_hx = static_cast<Real>(sums.product * share);
     const Real scale = c_.weight * c_.rstd;
     for (int64_t b = 0; b < p_.samples; ++b) {
@@ -61,7 +62,8 @@ class BatchNormBackward {
       Real* d_x = d_x_.row(0, c_.g, c_.row(b));
       sweep<Real>(p_.width, [&](auto at) ALTERNET_BODY {
         const Vector<Real> normal = c_.normal(at.load(x));
-        at.store(d_x, (c_.template passed<RELU>(at.load(grad), normal) - m_h - normal * m_hx) * scale);
+        const Vector<Real> h = c_.template passed<RELU>(at.load(grad), normal);
+        at.store(d_x, (training ? h - m_h - normal * m_hx : h) * scale);
       });
       d_x_.finish(0, c_.g, c_.row(b));
     }
@@ -97,7 +99,7 @@ class BatchNormBackwardTangent {
     ChannelSums sums;
     if (p_.training) sums = gradient_sums<RELU>(c_, x_, grad_);
     for (int64_t t = 0; t < p_.tangents; ++t) {
-      const Move move{scalar<Real>(p_.t_mean, t, c_.g, c_.c), scalar<Real>(p_.t_rstd, t, c_.g, c_.c) / c_.rstd};
+      const Move move{scalar<Real>(p_.t_mean, t, c_.g, c_.c), c_.growth(scalar<Real>(p_.t_var, t, c_.g, c_.c))};
       const ChannelSums t_sums = tangent_sums<RELU>(t, move);
       set_scalar<Real>(p_.d_weight, t, c_.g, c_.c, t_sums.product);
       set_scalar<Real>(p_.d_bias, t, c_.g, c_.c, t_sums.total);
@@ -139,7 +141,8 @@ class BatchNormBackwardTangent {
 
   template <bool RELU>
   void write(int64_t t, const Move& move, const ChannelSums& sums, const ChannelSums& t_sums) const {
-    const double share = p_.training ? 1 / p_.count() : 0;
+    const bool training = p_.training;
+    const double share = 1 / p_.count();
     const Real m_h = static_cast<Real>(sums.total * share), m_hx = static_cast<Real>(sums.product * share);
     const Real m_th = static_cast<Real>(t_sums.total * share), m_thx = static_cast<Real>(t_sums.product * share);
     const Real scale = c_.weight * c_.rstd;
@@ -153,8 +156,9 @@ class BatchNormBackwardTangent {
         const Vector<Real> normal = c_.normal(at.load(x));
         const Vector<Real> h = c_.template passed<RELU>(at.load(grad), normal);
         const Vector<Real> t_h = c_.template passed<RELU>(at.load(t_grad), normal);
-        const Vector<Real> centred = h - m_h - normal * m_hx;
-        const Vector<Real> t_centred = t_h - m_th - t_normal(move, at.load(t_x), normal) * m_hx - normal * m_thx;
+        const Vector<Real> centred = training ? h - m_h - normal * m_hx : h;
+        const Vector<Real> t_centred =
+            training ? t_h - m_th - t_normal(move, at.load(t_x), normal) * m_hx - normal * m_thx : t_h;
         at.store(t_d_x, t_centred * scale + centred * t_scale);
       });
       t_d_x_.finish(t, c_.g, row);

@@ -16,8 +16,8 @@ using Map = RowMap<BatchNormProblem>;
 /// A call: x [G, B, C, S], seen as rows of S.
 class Call {
  public:
-  Call(const Tensor& x, const Maybe& weight, const Maybe& bias, bool training, const std::string& activation,
-       int64_t tangents)
+  Call(const Tensor& x, const Maybe& weight, const Maybe& bias, bool training, double eps,
+       const std::string& activation, int64_t tangents)
       : x_(x), type_(x.scalar_type()), tangents_(tangents) {
     STD_TORCH_CHECK(x.dim() == 4, "x: expected 4 axes");
     STD_TORCH_CHECK(activation == "none" || activation == "relu", "activation: expected none or relu");
@@ -28,6 +28,7 @@ class Call {
     p.width = x.size(3);
     p.tangents = tangents == NO_TANGENTS ? 1 : tangents;
     p.training = training;
+    p.eps = eps;
     p.relu = activation == "relu";
     p.x = rows("x", x, NO_TANGENTS);
     p.weight = scalars("weight", weight, NO_TANGENTS);
@@ -54,10 +55,10 @@ class Call {
     return result;
   }
 
-  void add_statistics(const Maybe& mean, const Maybe& rstd) {
+  void add_statistics(const Maybe& mean, const Maybe& var) {
     p.mean = scalars("mean", mean, NO_TANGENTS);
-    p.rstd = scalars("rstd", rstd, NO_TANGENTS);
-    STD_TORCH_CHECK(p.mean && p.rstd, "mean, rstd: expected tensors, got none");
+    p.var = scalars("var", var, NO_TANGENTS);
+    STD_TORCH_CHECK(p.mean && p.var, "mean, var: expected tensors, got none");
   }
 
   void add_tangents(const Maybe& x, const Maybe& weight, const Maybe& bias) {
@@ -69,14 +70,14 @@ class Call {
   Tensor like_x() const { return result_like(x_, tangents_, {p.batch, p.samples, p.channels, p.width}, type_); }
   Tensor a_channel() const { return result_like(x_, tangents_, {p.batch, p.channels}, arithmetic(type_)); }
 
-  /// forward or tangent: y, mean and rstd, or theirs.
+  /// forward or tangent: y, mean and var, or their tangents.
   std::tuple<Tensor, Tensor, Tensor> run_outputs(Map Maps::* map) {
-    const Tensor y = like_x(), mean = a_channel(), rstd = a_channel();
+    const Tensor y = like_x(), mean = a_channel(), var = a_channel();
     p.r_y = rows("y", y, tangents_);
     p.r_mean = scalars("mean", mean, tangents_);
-    p.r_rstd = scalars("rstd", rstd, tangents_);
+    p.r_var = scalars("var", var, tangents_);
     run(map);
-    return {y, mean, rstd};
+    return {y, mean, var};
   }
 
   /// backward or backward_tangent: gradients of x, weight and bias, the latter [G, C] for each of the groups.
@@ -103,43 +104,43 @@ class Call {
   int64_t tangents_;
 };
 
-std::tuple<Tensor, Tensor, Tensor> forward(Tensor x, Maybe weight, Maybe bias, Maybe mean, Maybe rstd, double eps,
+std::tuple<Tensor, Tensor, Tensor> forward(Tensor x, Maybe weight, Maybe bias, Maybe mean, Maybe var, double eps,
                                            std::string activation) {
-  Call call(x, weight, bias, !mean, activation, NO_TANGENTS);
-  if (mean) call.add_statistics(mean, rstd);
-  call.p.eps = eps;
+  Call call(x, weight, bias, !mean, eps, activation, NO_TANGENTS);
+  if (mean) call.add_statistics(mean, var);
   return call.run_outputs(&Maps::forward);
 }
 
-std::tuple<Tensor, Tensor, Tensor> tangent(Tensor x, Maybe weight, Maybe bias, Tensor mean, Tensor rstd, Maybe t_x,
-                                           Maybe t_weight, Maybe t_bias, bool training, std::string activation) {
-  Call call(x, weight, bias, training, activation, count_tangents({&t_x, &t_weight, &t_bias}));
-  call.add_statistics(mean, rstd);
+std::tuple<Tensor, Tensor, Tensor> tangent(Tensor x, Maybe weight, Maybe bias, Tensor mean, Tensor var, Maybe t_x,
+                                           Maybe t_weight, Maybe t_bias, bool training, double eps,
+                                           std::string activation) {
+  Call call(x, weight, bias, training, eps, activation, count_tangents({&t_x, &t_weight, &t_bias}));
+  call.add_statistics(mean, var);
   call.add_tangents(t_x, t_weight, t_bias);
   return call.run_outputs(&Maps::tangent);
 }
 
-std::tuple<Maybe, Maybe, Maybe> backward(Tensor x, Maybe weight, Maybe bias, Tensor mean, Tensor rstd, Tensor grad,
-                                         bool training, std::string activation, std::vector<bool> needs) {
-  Call call(x, weight, bias, training, activation, NO_TANGENTS);
-  call.add_statistics(mean, rstd);
+std::tuple<Maybe, Maybe, Maybe> backward(Tensor x, Maybe weight, Maybe bias, Tensor mean, Tensor var, Tensor grad,
+                                         bool training, double eps, std::string activation, std::vector<bool> needs) {
+  Call call(x, weight, bias, training, eps, activation, NO_TANGENTS);
+  call.add_statistics(mean, var);
   call.p.grad = call.rows("grad", grad, NO_TANGENTS);
   return call.run_gradients(&Maps::backward, needs);
 }
 
-std::tuple<Maybe, Maybe, Maybe> backward_tangent(Tensor x, Maybe weight, Maybe bias, Tensor mean, Tensor rstd,
+std::tuple<Maybe, Maybe, Maybe> backward_tangent(Tensor x, Maybe weight, Maybe bias, Tensor mean, Tensor var,
                                                  Tensor grad, Maybe t_x, Maybe t_weight, Maybe t_bias, Maybe t_mean,
-                                                 Maybe t_rstd, Maybe t_grad, bool training, std::string activation,
-                                                 std::vector<bool> needs) {
+                                                 Maybe t_var, Maybe t_grad, bool training, double eps,
+                                                 std::string activation, std::vector<bool> needs) {
   const int64_t tangents = count_tangents({&t_x, &t_weight, &t_bias, &t_grad});
-  Call call(x, weight, bias, training, activation, tangents);
-  call.add_statistics(mean, rstd);
+  Call call(x, weight, bias, training, eps, activation, tangents);
+  call.add_statistics(mean, var);
   call.add_tangents(t_x, t_weight, t_bias);
   call.p.grad = call.rows("grad", grad, NO_TANGENTS);
   call.p.t_grad = call.rows("t_grad", t_grad, tangents);
   call.p.t_mean = call.scalars("t_mean", t_mean, tangents);
-  call.p.t_rstd = call.scalars("t_rstd", t_rstd, tangents);
-  STD_TORCH_CHECK(!training || !t_x || (t_mean && t_rstd), "t_mean, t_rstd: expected tensors, got none");
+  call.p.t_var = call.scalars("t_var", t_var, tangents);
+  STD_TORCH_CHECK(!training || !t_x || (t_mean && t_var), "t_mean, t_var: expected tensors, got none");
   return call.run_gradients(&Maps::backward_tangent, needs);
 }
 
@@ -148,18 +149,18 @@ std::tuple<Maybe, Maybe, Maybe> backward_tangent(Tensor x, Maybe weight, Maybe b
 
 STABLE_TORCH_LIBRARY_FRAGMENT(alternet_native, m) {
   m.def(
-      "batch_norm_forward(Tensor x, Tensor? weight, Tensor? bias, Tensor? mean, Tensor? rstd, float eps,"
+      "batch_norm_forward(Tensor x, Tensor? weight, Tensor? bias, Tensor? mean, Tensor? var, float eps,"
       " str activation) -> (Tensor, Tensor, Tensor)");
   m.def(
-      "batch_norm_tangent(Tensor x, Tensor? weight, Tensor? bias, Tensor mean, Tensor rstd, Tensor? t_x,"
-      " Tensor? t_weight, Tensor? t_bias, bool training, str activation) -> (Tensor, Tensor, Tensor)");
+      "batch_norm_tangent(Tensor x, Tensor? weight, Tensor? bias, Tensor mean, Tensor var, Tensor? t_x,"
+      " Tensor? t_weight, Tensor? t_bias, bool training, float eps, str activation) -> (Tensor, Tensor, Tensor)");
   m.def(
-      "batch_norm_backward(Tensor x, Tensor? weight, Tensor? bias, Tensor mean, Tensor rstd, Tensor grad,"
-      " bool training, str activation, bool[] needs) -> (Tensor?, Tensor?, Tensor?)");
+      "batch_norm_backward(Tensor x, Tensor? weight, Tensor? bias, Tensor mean, Tensor var, Tensor grad,"
+      " bool training, float eps, str activation, bool[] needs) -> (Tensor?, Tensor?, Tensor?)");
   m.def(
-      "batch_norm_backward_tangent(Tensor x, Tensor? weight, Tensor? bias, Tensor mean, Tensor rstd, Tensor grad,"
-      " Tensor? t_x, Tensor? t_weight, Tensor? t_bias, Tensor? t_mean, Tensor? t_rstd, Tensor? t_grad, bool training,"
-      " str activation, bool[] needs) -> (Tensor?, Tensor?, Tensor?)");
+      "batch_norm_backward_tangent(Tensor x, Tensor? weight, Tensor? bias, Tensor mean, Tensor var, Tensor grad,"
+      " Tensor? t_x, Tensor? t_weight, Tensor? t_bias, Tensor? t_mean, Tensor? t_var, Tensor? t_grad, bool training,"
+      " float eps, str activation, bool[] needs) -> (Tensor?, Tensor?, Tensor?)");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(alternet_native, CPU, m) {

@@ -15,12 +15,12 @@ def _fake(
     weight: Tensor | None,
     bias: Tensor | None,
     mean: Tensor | None,
-    rstd: Tensor | None,
+    var: Tensor | None,
     *,
     eps: float,
     activation: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """y [G, B, C, S] in x's dtype, mean and rstd [G, C] in the arithmetic dtype."""
+    """y [G, B, C, S] in x's dtype, mean and var [G, C] in the arithmetic dtype."""
     shape = (x.shape[0], x.shape[2])
     dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
     return x.new_empty(x.shape), x.new_empty(shape, dtype=dtype), x.new_empty(shape, dtype=dtype)
@@ -36,13 +36,13 @@ def _batch_shapes(shapes: Sequence[torch.Size | None]) -> Sequence[torch.Size | 
 batch_norm_operator = Operator(
     Signature(
         name="batch_norm",
-        inputs=("x", "weight", "bias", "mean", "rstd"),
+        inputs=("x", "weight", "bias", "mean", "var"),
         optional=4,
-        residuals=("batch_mean", "batch_rstd"),
+        residuals=("batch_mean", "batch_var"),
         parameters=(("float", "eps"), ("str", "activation")),
         fake=_fake,
         batch_shapes=_batch_shapes,
         needs_output=False,
-        constants=("mean", "rstd"),
+        constants=("mean", "var"),
     )
 )

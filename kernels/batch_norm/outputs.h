@@ -16,7 +16,7 @@ class BatchNormForward {
     if (p_.training) measure();
     else c_.load_statistics();
     set_scalar<Real>(p_.r_mean, 0, c_.g, c_.c, c_.mean);
-    set_scalar<Real>(p_.r_rstd, 0, c_.g, c_.c, c_.rstd);
+    set_scalar<Real>(p_.r_var, 0, c_.g, c_.c, c_.var);
     run_activation(p_.relu, *this);
   }
 
@@ -53,8 +53,7 @@ class BatchNormForward {
       });
       squares += sum<Real>(part);
     }
-    c_.mean = mean;
-    c_.rstd = static_cast<Real>(1 / std::sqrt(squares / p_.count() + p_.eps));
+    c_.set_statistics(mean, static_cast<Real>(squares / p_.count()));
   }
 
   const BatchNormProblem& p_;
@@ -82,16 +81,16 @@ class BatchNormTangent {
   template <bool RELU>
   void channel() {
     for (int64_t t = 0; t < p_.tangents; ++t) {
-      Real t_mean = 0, growth = 0;  // growth: rstd' / rstd
-      if (p_.training && p_.t_x) measure(t, t_mean, growth);
+      Real t_mean = 0, t_var = 0;
+      if (p_.training && p_.t_x) measure(t, t_mean, t_var);
       set_scalar<Real>(p_.r_mean, t, c_.g, c_.c, t_mean);
-      set_scalar<Real>(p_.r_rstd, t, c_.g, c_.c, growth * c_.rstd);
-      write<RELU>(t, t_mean, growth);
+      set_scalar<Real>(p_.r_var, t, c_.g, c_.c, t_var);
+      write<RELU>(t, t_mean, c_.growth(t_var));
     }
   }
 
  private:
-  void measure(int64_t t, Real& t_mean, Real& growth) const {
+  void measure(int64_t t, Real& t_mean, Real& t_var) const {
     double total = 0, product = 0;
     for (int64_t b = 0; b < p_.samples; ++b) {
       const Real *x = x_.row(0, c_.g, c_.row(b)), *t_x = t_x_.row(t, c_.g, c_.row(b));
@@ -104,7 +103,7 @@ class BatchNormTangent {
       product += sum<Real>(part_product);
     }
     t_mean = static_cast<Real>(total / p_.count());
-    growth = static_cast<Real>(-c_.rstd * product / p_.count());
+    t_var = static_cast<Real>(2 * product / p_.count() / c_.rstd);
   }
 
   template <bool RELU>

@@ -10,14 +10,14 @@ namespace alternet {
 struct BatchNormProblem : RowSizes {
   int64_t samples = 0, channels = 0;  // B, C
   double eps = 0;
-  bool training = true;  // statistics are those of x; otherwise constants, in mean and rstd
+  bool training = true;  // statistics are those of x; otherwise constants, in mean and var
   bool relu = false;
 
-  RowTensor x, weight, bias, mean, rstd, grad;
-  RowTensor t_x, t_weight, t_bias, t_mean, t_rstd, t_grad;
+  RowTensor x, weight, bias, mean, var, grad;
+  RowTensor t_x, t_weight, t_bias, t_mean, t_var, t_grad;
 
   // Results: those of `forward` and `backward`, or their tangents.
-  RowTensor r_y, r_mean, r_rstd, d_x, d_weight, d_bias;
+  RowTensor r_y, r_mean, r_var, d_x, d_weight, d_bias;
 
   double count() const { return static_cast<double>(samples * width); }
 };

@@ -21,20 +21,20 @@ def forward(
     weight: Tensor | None,
     bias: Tensor | None,
     mean: Tensor | None,
-    rstd: Tensor | None,
+    var: Tensor | None,
     *,
     eps: float,
     activation: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Returns y [G, B, C, S], batch_mean and batch_rstd [G, C] (float32)."""
+    """Returns y [G, B, C, S], batch_mean and batch_var [G, C] (float32)."""
     from .triton_kernels import batch_norm_forward_kernel as kernel
 
-    y, batch_mean, batch_rstd = new(x, *x.shape, dtype=x.dtype), *(new(x, x.shape[0], x.shape[2]) for _ in range(2))
+    y, batch_mean, batch_var = new(x, *x.shape, dtype=x.dtype), *(new(x, x.shape[0], x.shape[2]) for _ in range(2))
     _launch(
-        kernel, x, 1, activation, eps=float(eps), mean_size=1 if mean is None else mean.numel(), weight=weight,
-        bias=bias, mean=mean, rstd=rstd, y=y, batch_mean=batch_mean, batch_rstd=batch_rstd,
+        kernel, x, 1, eps, activation, mean_size=1 if mean is None else mean.numel(), weight=weight,
+        bias=bias, mean=mean, var=var, y=y, batch_mean=batch_mean, batch_var=batch_var,
     )  # fmt: skip
-    return y, batch_mean, batch_rstd
+    return y, batch_mean, batch_var
 
 
 def tangent(
@@ -42,15 +42,15 @@ def tangent(
     weight: Tensor | None,
     bias: Tensor | None,
     mean: Tensor | None,
-    rstd: Tensor | None,
+    var: Tensor | None,
     y: Tensor,
     batch_mean: Tensor,
-    batch_rstd: Tensor,
+    batch_var: Tensor,
     t_x: Tensor | None,
     t_weight: Tensor | None,
     t_bias: Tensor | None,
     t_mean: None,
-    t_rstd: None,
+    t_var: None,
     *,
     eps: float,
     activation: str,
@@ -60,13 +60,13 @@ def tangent(
 
     T = count(t_x, t_weight, t_bias)
     t_y = new(x, T, *x.shape, dtype=x.dtype)
-    d_mean, d_rstd = (new(x, T, x.shape[0], x.shape[2]) for _ in range(2))
+    d_mean, d_var = (new(x, T, x.shape[0], x.shape[2]) for _ in range(2))
     _launch(
-        kernel, x, T, activation, channels=x.shape[0] * x.shape[2], TRAINING=mean is None, weight=weight, bias=bias,
-        mean=batch_mean, rstd=batch_rstd, t_x=t_x, t_weight=t_weight, t_bias=t_bias, t_y=t_y, t_mean=d_mean,
-        t_rstd=d_rstd,
+        kernel, x, T, eps, activation, channels=x.shape[0] * x.shape[2], TRAINING=mean is None, weight=weight,
+        bias=bias, mean=batch_mean, var=batch_var, t_x=t_x, t_weight=t_weight, t_bias=t_bias, t_y=t_y, t_mean=d_mean,
+        t_var=d_var,
     )  # fmt: skip
-    return t_y, d_mean, d_rstd
+    return t_y, d_mean, d_var
 
 
 def backward(
@@ -74,10 +74,10 @@ def backward(
     weight: Tensor | None,
     bias: Tensor | None,
     mean: Tensor | None,
-    rstd: Tensor | None,
+    var: Tensor | None,
     y: Tensor,
     batch_mean: Tensor,
-    batch_rstd: Tensor,
+    batch_var: Tensor,
     grad: Tensor,
     *,
     eps: float,
@@ -90,7 +90,7 @@ def backward(
     d_x = new(x, *x.shape, dtype=x.dtype) if needs[0] else None
     d_weight, d_bias = (new(x, x.shape[0], x.shape[2]) for _ in range(2))
     _launch(
-        kernel, x, 1, activation, TRAINING=mean is None, weight=weight, bias=bias, mean=batch_mean, rstd=batch_rstd,
+        kernel, x, 1, eps, activation, TRAINING=mean is None, weight=weight, bias=bias, mean=batch_mean, var=batch_var,
         grad=grad, d_x=d_x, d_weight=d_weight, d_bias=d_bias,
     )  # fmt: skip
     return d_x, *_like_inputs((d_weight, d_bias), (weight, bias), needs[1:3]), None, None
@@ -101,19 +101,19 @@ def backward_tangent(
     weight: Tensor | None,
     bias: Tensor | None,
     mean: Tensor | None,
-    rstd: Tensor | None,
+    var: Tensor | None,
     y: Tensor,
     batch_mean: Tensor,
-    batch_rstd: Tensor,
+    batch_var: Tensor,
     grad: Tensor,
     t_x: Tensor | None,
     t_weight: Tensor | None,
     t_bias: Tensor | None,
     t_mean: None,
-    t_rstd: None,
+    t_var: None,
     t_y: Tensor | None,
     t_batch_mean: Tensor | None,
-    t_batch_rstd: Tensor | None,
+    t_batch_var: Tensor | None,
     t_grad: Tensor | None,
     *,
     eps: float,
@@ -127,17 +127,17 @@ def backward_tangent(
     t_d_x = new(x, T, *x.shape, dtype=x.dtype) if needs[0] else None
     t_d_weight, t_d_bias = (new(x, T, x.shape[0], x.shape[2]) for _ in range(2))
     _launch(
-        kernel, x, T, activation, channels=x.shape[0] * x.shape[2], TRAINING=mean is None, weight=weight, bias=bias,
-        mean=batch_mean, rstd=batch_rstd, grad=grad, t_x=t_x, t_weight=t_weight, t_mean=t_batch_mean,
-        t_rstd=t_batch_rstd, t_grad=t_grad, t_d_x=t_d_x, t_d_weight=t_d_weight, t_d_bias=t_d_bias,
+        kernel, x, T, eps, activation, channels=x.shape[0] * x.shape[2], TRAINING=mean is None, weight=weight,
+        bias=bias, mean=batch_mean, var=batch_var, grad=grad, t_x=t_x, t_weight=t_weight, t_mean=t_batch_mean,
+        t_var=t_batch_var, t_grad=t_grad, t_d_x=t_d_x, t_d_weight=t_d_weight, t_d_bias=t_d_bias,
     )  # fmt: skip
     return t_d_x, *_like_inputs((t_d_weight, t_d_bias), (weight, bias), needs[1:3]), None, None
 
 
-_NUMBERS = ("eps", "mean_size", "channels", "TRAINING")
+_NUMBERS = ("mean_size", "channels", "TRAINING")
 
 
-def _launch(kernel: Any, x: Tensor, T: int, activation: str, **given: Any) -> None:
+def _launch(kernel: Any, x: Tensor, T: int, eps: float, activation: str, **given: Any) -> None:
     """One program for each channel of each group and tangent."""
     G, B, C, S = x.shape
     arguments = {name: value for name, value in given.items() if name in _NUMBERS}
@@ -147,7 +147,7 @@ def _launch(kernel: Any, x: Tensor, T: int, activation: str, **given: Any) -> No
     arguments["weight_size"] = C if shared is None else shared.numel()
     block = min(1024, padded(max(B * S, 1)))
     config = Config(1, block, 4, 1)
-    arguments |= {"C": C, "S": S, "count": B * S, "RELU": activation == "relu", "BLOCK": block}
+    arguments |= {"C": C, "S": S, "count": B * S, "eps": float(eps), "RELU": activation == "relu", "BLOCK": block}
     launch(kernel, T * G * C, config, x.device, x_ptr=x.contiguous(), **arguments)
 
 

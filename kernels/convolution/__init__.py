@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..checks import check_floating, check_like, lowered_by_autocast
+from ..checks import check_floating, check_like, integer, lowered_by_autocast
 from ..dispatcher import reshaped
 from .operator import convolution_operator
 from .products import are_few
@@ -45,11 +45,11 @@ def convolution(
         [B, O, *S'] or [O, *S'] in x's dtype, contiguous. Under autocast in its dtype, as PyTorch's own.
 
     Raises:
-        TypeError: an argument is not a floating-point tensor, or dtypes differ.
+        TypeError: an argument is not a floating-point tensor, dtypes differ, or a number is no integer.
         ValueError: shapes, devices or numbers do not fit.
     """
     x, weight, bias = lowered_by_autocast(x, weight, bias)
-    axes = _check_tensors(x, weight, bias, groups)
+    axes = _check_tensors(x, weight, bias, integer("groups", groups))
     stride, dilation = _numbers("stride", stride, axes, 1), _numbers("dilation", dilation, axes, 1)
     if isinstance(padding, str):
         x, padding = _resolved(padding, x, weight, stride, dilation)
@@ -97,7 +97,8 @@ def _check_tensors(x: Tensor, weight: Tensor, bias: Tensor | None, groups: int) 
 
 def _numbers(name: str, given: Numbers, axes: int, least: int) -> list[int]:
     """One for each axis."""
-    numbers = [given] * axes if isinstance(given, int) else list(given) * (axes if len(given) == 1 else 1)
+    entries = [integer(name, number) for number in (given if isinstance(given, Sequence) else [given])]
+    numbers = entries * (axes if len(entries) == 1 else 1)
     if len(numbers) != axes or min(numbers) < least:
         raise ValueError(f"{name}: {given}, expected one number or {axes}, from {least} on")
     return numbers

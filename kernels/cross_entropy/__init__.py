@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from ..checks import autocasts, check_floating, check_like, in_dtype, is_16_bit
+from ..checks import autocasts, check_floating, check_like, in_dtype, integer, is_16_bit, number
 from .operator import cross_entropy_operator
 
 
@@ -40,7 +40,8 @@ def cross_entropy(
         The loss in logits' dtype, float32 under autocast. 16-bit logits are computed in float32.
 
     Raises:
-        TypeError: logits is not a floating-point tensor; target is neither int64 nor of logits' dtype.
+        TypeError: logits is not a floating-point tensor; target is neither int64 nor of logits' dtype; a number is
+            none.
         ValueError: shapes or devices do not fit, ``reduction`` is another word, ``label_smoothing`` is out of range.
         IndexError: a class is out of range (on a CPU; the kernels on a GPU do not look).
         NotImplementedError: a derivative with respect to ``weight`` is asked for with classes as targets.
@@ -49,15 +50,15 @@ def cross_entropy(
     """
     if isinstance(logits, Tensor) and is_16_bit(logits) and autocasts(logits.device):
         logits, target, weight = logits.float(), _as_float32(target), _as_float32(weight)
-    _check(logits, target, label_smoothing, reduction, weight)
-    smoothing = float(label_smoothing)
+    smoothing, ignore_index = number("label_smoothing", label_smoothing), integer("ignore_index", ignore_index)
+    _check(logits, target, smoothing, reduction, weight)
     if target.is_floating_point():
         if weight is not None:  # q need not be normalised
             target, smoothing = weight * ((1 - smoothing) * target + smoothing / logits.shape[1]), 0.0
         return in_dtype(_losses(logits, target, None, smoothing, -1, reduction), logits.dtype)
     if weight is None:
-        return in_dtype(_losses(logits, None, target, smoothing, int(ignore_index), reduction), logits.dtype)
-    losses, divisor = _of_weighted_classes(logits, target, smoothing, weight, int(ignore_index))
+        return in_dtype(_losses(logits, None, target, smoothing, ignore_index, reduction), logits.dtype)
+    losses, divisor = _of_weighted_classes(logits, target, smoothing, weight, ignore_index)
     if reduction == "none":
         return losses.to(logits.dtype)
     total = losses.sum()
@@ -79,13 +80,14 @@ def _of_weighted_classes(
     valid = target != ignore_index
     if weight.requires_grad:
         raise NotImplementedError("weight: has no derivative with classes as targets, as in PyTorch; detach it")
+    if smoothing != 0.0:  # every class has a weight: in an ignored row 0, and 0 times infinity would be NaN
+        logits = torch.where(valid[:, None], logits, 0.0)
+    losses = _losses(logits, None, target, 0.0, ignore_index, "none")  # which looks whether classes are in range
     weights = torch.where(valid, weight[torch.where(valid, target, 0)], 0.0)
-    if smoothing == 0.0:
-        losses = _losses(logits, None, target, 0.0, ignore_index, "none") * weights
-    else:
-        classes = torch.arange(logits.shape[1], device=logits.device)
-        q = (1 - smoothing) * (target[:, None] == classes).to(weight.dtype) + smoothing / logits.shape[1]
-        losses = _losses(logits, weight * q * valid[:, None], None, 0.0, -1, "none")
+    losses = (1 - smoothing) * weights * losses
+    if smoothing != 0.0:
+        q = torch.where(valid[:, None], weight * (smoothing / logits.shape[1]), 0.0)
+        losses = losses + _losses(logits, q, None, 0.0, -1, "none")
     return losses, weights.sum()
 
 

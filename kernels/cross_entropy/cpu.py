@@ -32,9 +32,10 @@ def forward(
     try:
         losses, lse = _ops.cross_entropy_forward(*contiguous(logits, target, index), label_smoothing, ignore_index)
     except RuntimeError as error:  # the only kind of error that the stable interface of C++ has
-        if "target: class" in str(error):
-            raise IndexError(str(error).splitlines()[0]) from None
-        raise
+        message = str(error).splitlines()[0]
+        if "target: class" not in message:
+            raise
+        raise IndexError(message[message.index("target: class") :]) from None  # before it: where in C++
     return reduced(losses, index, reduction, ignore_index), lse
 
 

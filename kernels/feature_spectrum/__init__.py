@@ -42,7 +42,7 @@ def feature_spectrum(
         A ``Spectrum``; ``SpectrumAccumulator`` gives the same over many calls.
 
     Raises:
-        TypeError: ``x`` is not a floating-point tensor.
+        TypeError: ``x`` is not a floating-point tensor, or ``grid`` is not a pair of integers.
         ValueError: its shape, or the grid, does not fit.
     """
     return mean_spectrum(x, grid, plane=plane, per_image=per_image)

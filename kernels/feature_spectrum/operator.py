@@ -10,11 +10,10 @@ import torch
 from torch import Tensor
 
 from .. import backends, dispatcher
+from ..checks import check_floating, pair
 from . import reference
 from .plane import log_amplitude_plane
 from .spectrum import Spectrum
-
-_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 def mean_spectrum(x: Tensor, grid: tuple[int, int] | None, *, plane: bool, per_image: bool) -> Spectrum:
@@ -29,10 +28,7 @@ def mean_spectrum(x: Tensor, grid: tuple[int, int] | None, *, plane: bool, per_i
 
 def _as_maps(x: Tensor, grid: tuple[int, int] | None) -> Tensor:
     """[B, C, H, W], a view."""
-    if not isinstance(x, Tensor):
-        raise TypeError(f"x: expected a tensor, got {type(x).__name__}")
-    if x.dtype not in _DTYPES:
-        raise TypeError(f"x: dtype {x.dtype}, expected one of float16, bfloat16, float32, float64")
+    check_floating("x", x)
     if x.dim() != (4 if grid is None else 3):
         expected = "maps [B, C, H, W] or, with a grid, tokens [B, N, C]"
         raise ValueError(f"x: shape {tuple(x.shape)}, expected {expected}")
@@ -40,8 +36,8 @@ def _as_maps(x: Tensor, grid: tuple[int, int] | None) -> Tensor:
         raise ValueError(f"x: shape {tuple(x.shape)} has no entries")
     if grid is None:
         return x
-    height, width = grid
-    if height < 1 or width < 1 or height * width != x.shape[1]:
+    height, width = pair("grid", grid)
+    if height * width != x.shape[1]:
         tokens = f"{x.shape[1]} tokens, expected {height} x {width} (class and register tokens are to be dropped)"
         raise ValueError(f"grid: got {(height, width)} for {tokens}")
     return x.transpose(1, 2).unflatten(2, (height, width))

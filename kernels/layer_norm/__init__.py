@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..checks import autocasts, check_floating, check_like, float32_where_mixed, in_dtype, is_16_bit
+from ..checks import autocasts, check_floating, check_like, finite, float32_where_mixed, in_dtype, is_16_bit
 from ..dispatcher import reshaped
 from .operator import layer_norm_operator
 
@@ -28,12 +28,13 @@ def layer_norm(x: Tensor, weight: Tensor | None = None, bias: Tensor | None = No
         [..., D] in x's dtype; in float32 under autocast on a GPU, as PyTorch's own. 16 bits are computed in float32.
 
     Raises:
-        TypeError: an argument is not a floating-point tensor, or dtypes differ.
-        ValueError: shapes or devices do not fit.
+        TypeError: an argument is not a floating-point tensor, dtypes differ, or ``eps`` is no number.
+        ValueError: shapes or devices do not fit, or ``eps`` is negative or infinite.
 
     Source: Ba et al. 2016, eqs. 3 and 4; ``README.md`` derives the second derivatives.
     """
     check_floating("x", x)
+    eps = finite("eps", eps, 0)
     dtype = torch.float32 if is_16_bit(x) and x.device.type != "cpu" and autocasts(x.device) else x.dtype
     x, weight, bias = float32_where_mixed(x, weight, bias)
     if x.dim() == 0:
@@ -43,5 +44,5 @@ def layer_norm(x: Tensor, weight: Tensor | None = None, bias: Tensor | None = No
         check_like(name, tensor, x, (width,))
     # three axes, as transformers have: no view round the operator, which every transform would see
     rows = x if x.dim() == 3 else x.reshape(1, -1, width) if width else x.reshape(1, 0, 0)
-    y = layer_norm_operator(rows, *(None if t is None else t.view(1, 1, width) for t in (weight, bias)), float(eps))
+    y = layer_norm_operator(rows, *(None if t is None else t.view(1, 1, width) for t in (weight, bias)), eps)
     return in_dtype(y if rows is x else reshaped(y, x.shape), dtype)

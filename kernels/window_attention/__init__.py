@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ..attention import MAX_HEAD_SIZE, attention
-from ..checks import check_floating, check_like, lowered_by_autocast
+from ..checks import check_floating, check_like, finite, integer, lowered_by_autocast, pair
 from .operator import window_attention_operator
 from .partition import Partition
 
@@ -45,25 +45,24 @@ def window_attention(
             With half a window this is Swin's shifted partition: what wraps round the border there sees only itself.
         table: a bias by relative position, [2h-1, 2w-1] or [num_heads, 2h-1, 2w-1], gathered inside the kernels:
             bias[i, j] = table[row(j) - row(i) + h-1, column(j) - column(i) + w-1].
-        scale: a number; 1/sqrt(C / num_heads) by default.
+        scale: a finite number, a constant; 1/sqrt(C / num_heads) by default.
 
     Returns:
         [B, Cv, H, W] in query's dtype and memory format, contiguous or channels-last. float16 and bfloat16 are
         accumulated in float32. Windows of more than 256 pixels are cut by PyTorch, and run on ``attention``.
 
     Raises:
-        TypeError: an argument is not a floating-point tensor, dtypes differ, or a size is not an integer.
-        ValueError: sizes are not positive, or shapes or devices do not fit.
+        TypeError: an argument is not a floating-point tensor, dtypes differ, or a number is none.
+        ValueError: numbers are out of range, or shapes or devices do not fit.
 
     Source: Liu et al., "Swin Transformer", 2021; Park & Kim, "How Do Vision Transformers Work?", 2022, figure 8.
     """
     query, key, value, table = lowered_by_autocast(query, key, value, table)
+    num_heads = integer("num_heads", num_heads)
     height, width = _check_maps(query, key, value, num_heads)
-    window = _pair("window_size", window_size, 1)
-    offset = _pair("shift", shift, 0)
+    window, offset = pair("window_size", window_size, or_one=True), pair("shift", shift, 0, or_one=True)
     _check_table(table, query, num_heads, window)
-    if scale is None:
-        scale = 1.0 / math.sqrt(query.shape[1] // num_heads)
+    scale = 1.0 / math.sqrt(query.shape[1] // num_heads) if scale is None else finite("scale", scale)
     channels_last = not query.is_contiguous() and query.is_contiguous(memory_format=torch.channels_last)
     maps = [t.unflatten(1, (num_heads, -1)) for t in (query, key, value)]
     if min(window[0], height) * min(window[1], width) > MAX_TOKENS:
@@ -97,10 +96,8 @@ def _check_table(table: Any, query: Tensor, num_heads: int, window: tuple[int, i
         raise ValueError(f"table: {table.shape[0]} heads, expected 1 or {num_heads}")
 
 
-def _check_maps(query: Tensor, key: Tensor, value: Tensor, num_heads: Any) -> tuple[int, int]:
+def _check_maps(query: Tensor, key: Tensor, value: Tensor, num_heads: int) -> tuple[int, int]:
     """Height and width."""
-    if not isinstance(num_heads, int):
-        raise TypeError(f"num_heads: expected an integer, got {num_heads!r}")
     if num_heads < 1:
         raise ValueError(f"num_heads: expected a positive integer, got {num_heads}")
     for name, x in (("query", query), ("key", key), ("value", value)):
@@ -119,12 +116,3 @@ def _check_maps(query: Tensor, key: Tensor, value: Tensor, num_heads: Any) -> tu
     if height == 0 or width == 0:
         raise ValueError(f"query: shape {tuple(query.shape)}, expected at least one pixel")
     return height, width
-
-
-def _pair(name: str, value: Any, least: int) -> tuple[int, int]:
-    pair = (value, value) if isinstance(value, int) else value
-    if not isinstance(pair, (tuple, list)) or len(pair) != 2 or not all(isinstance(n, int) for n in pair):
-        raise TypeError(f"{name}: expected one or two integers, got {value!r}")
-    if min(pair) < least:
-        raise ValueError(f"{name}: expected at least {least}, got {value!r}")
-    return pair[0], pair[1]

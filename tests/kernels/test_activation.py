@@ -64,6 +64,12 @@ def test_slope_of_relu_at_zero_is_zero(backend):
     assert grad(lambda x: relu(x).sum())(torch.zeros(3)).eq(0).all()
 
 
+def test_slope_of_relu_at_nan_is_pytorchs(backend):
+    x = torch.tensor([1.0, torch.nan, -1.0] * 9)
+    mine, theirs = (jvp(grad(lambda x, f=f: (f(x) * 3).sum()), (x,), (torch.ones(27),)) for f in (relu, F.relu))
+    torch.testing.assert_close(mine, theirs)
+
+
 @pytest.mark.parametrize("kind", ["gelu", "gelu_tanh"])
 def test_float32_is_as_good_as_pytorchs_own(kind, backend):
     """Values and both derivatives on a fine grid: at most twice eager's error, or two roundings of the largest."""
@@ -88,6 +94,7 @@ def test_strides(strides):
 BAD = {
     "x: expected a tensor, got float": lambda: gelu(1.0),
     "x: dtype torch.int64": lambda: relu(torch.ones(3, dtype=torch.int64)),
+    r"approximate: \[\], expected 'none' or 'tanh'": lambda: gelu(torch.ones(3), approximate=[]),
     "approximate: 'erf', expected 'none' or 'tanh'": lambda: gelu(torch.ones(3), approximate="erf"),
     r"bias: shape \(4,\), expected \(3,\)": lambda: gelu(torch.ones(2, 3), torch.ones(4)),
     "bias: dtype torch.float64, expected x's dtype": lambda: gelu(torch.ones(3), torch.ones(3, dtype=torch.float64)),

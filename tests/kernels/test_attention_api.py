@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -216,6 +219,7 @@ BAD = {
         q, k, v, torch.zeros(1, 2, 2, 5, 7, dtype=torch.float64),
     ),
     "bias: dtype torch.int64": lambda q, k, v: (q, k, v, torch.zeros(5, 7, dtype=torch.int64)),
+    "query: layout torch.sparse_coo, expected a dense tensor": lambda q, k, v: (q.to_sparse(), k, v),
 }  # fmt: skip
 
 
@@ -235,10 +239,11 @@ BAD_POSITIONS = {
     },
     "table: dtype torch.float32, expected query's": {"table": TABLE.float(), "grid": (2, 3)},
     "table: expected a tensor, got int": {"table": 3, "grid": (2, 3)},
-    r"grid: expected two integers, got \(6,\)": {"table": TABLE, "grid": (6,)},
-    r"grid: expected positive integers, got \(0, 6\)": {"table": TABLE, "grid": (0, 6)},
-    "kernel_size: expected two integers, got 1.5": {"kernel_size": 1.5, "grid": (2, 3)},
-    r"kernel_size: expected positive integers, got \(3, 0\)": {"kernel_size": (3, 0), "grid": (2, 3)},
+    r"grid: expected two integers, 1 or more, got \(6,\)": {"table": TABLE, "grid": (6,)},
+    r"grid: expected two integers, 1 or more, got \(0, 6\)": {"table": TABLE, "grid": (0, 6)},
+    "kernel_size: expected one or two integers, 1 or more, got 1.5": {"kernel_size": 1.5, "grid": (2, 3)},
+    "kernel_size: expected one or two integers, 1 or more, got True": {"kernel_size": True, "grid": (2, 3)},
+    r"kernel_size: expected one or two integers, 1 or more, got \(3, 0\)": {"kernel_size": (3, 0), "grid": (2, 3)},
 }  # fmt: skip
 
 
@@ -246,6 +251,35 @@ BAD_POSITIONS = {
 def test_bad_positions_get_one_clear_error(message):
     with pytest.raises((TypeError, ValueError), match=message):
         attention(*TOKENS, **BAD_POSITIONS[message])
+
+
+SCALE = torch.tensor(0.5, dtype=torch.float64)
+BAD_SCALES = {
+    "scale: expected a number, got 'x'": lambda x: attention(*x, scale="x"),
+    "scale: got nan, expected a finite number": lambda x: attention(*x, scale=math.nan),
+    "scale: got -inf, expected a finite number": lambda x: attention(*x, scale=-math.inf),
+    "scale: expected a number, got a tensor with a derivative": lambda x: attention(
+        *x, scale=SCALE.clone().requires_grad_()
+    ),
+    "a derivative, which scale does not have": lambda x: jvp(lambda s: attention(*x, scale=s), (SCALE,), (SCALE,)),
+    "got a tensor with a derivative, which": lambda x: grad(lambda s: attention(*x, scale=s).sum())(SCALE),
+}
+
+
+@pytest.mark.parametrize("message", BAD_SCALES)
+def test_bad_scales_get_one_clear_error(message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        BAD_SCALES[message](TOKENS)
+
+
+@pytest.mark.parametrize("scale", [SCALE, np.float32(0.5), np.float64(0.5), 0.5])
+def test_a_scale_is_any_number(scale):
+    close(attention(*TOKENS, scale=scale), F.scaled_dot_product_attention(*TOKENS, scale=0.5))
+
+
+def test_sizes_are_any_integers():
+    want = attention(*TOKENS, grid=(2, 3), kernel_size=3)
+    close(attention(*TOKENS, grid=(np.int64(2), torch.tensor(3)), kernel_size=np.int32(3)), want)
 
 
 @pytest.mark.parametrize(

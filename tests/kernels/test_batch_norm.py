@@ -117,7 +117,33 @@ def test_a_channel_of_a_large_mean_keeps_its_digits(backend):
     assert off <= 2 * own + 3000 * torch.finfo(torch.float32).eps
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_running_variance_of_nearly_constant_channels_is_pytorchs(dtype, backend):
+    """Where it is far below eps."""
+    generator = torch.Generator().manual_seed(0)
+    sizes = torch.tensor([1e-9, 1e-7, 1e-5, 1e-3, 0.0]).view(1, 5, 1).to(dtype)
+    x = torch.randn(8, 5, 30, generator=generator, dtype=dtype) * sizes
+    (_, *mine), (_, *theirs) = both(x, torch.zeros(5, dtype=dtype), torch.zeros(5, dtype=dtype), None, None, True, None)
+    torch.testing.assert_close(mine, theirs, rtol=8 * torch.finfo(dtype).eps, atol=0)
+
+
+def test_a_relu_after_nan_has_pytorchs_slope(backend):
+    x, mean, var, weight, bias = tensors(4, 3, 5)
+    x[0] = torch.nan
+    gradients = (
+        torch.autograd.grad(y.sum(), leaf)[0]
+        for leaf in (x.requires_grad_(),)
+        for y, _, _ in both(x, mean, var, weight, bias, False, "relu")
+    )
+    torch.testing.assert_close(*gradients)
+
+
 BAD = {
+    "momentum: expected a number, got None": lambda x, m, v, w, b: batch_norm(x, m, v, training=True, momentum=None),
+    "momentum: expected a number, got 'a'": lambda x, m, v, w, b: batch_norm(x, m, v, training=True, momentum="a"),
+    "eps: expected a number, got 'a'": lambda x, m, v, w, b: batch_norm(x, m, v, eps="a"),
+    "eps: got nan, expected a finite number, at least 0": lambda x, m, v, w, b: batch_norm(x, m, v, eps=float("nan")),
+    "eps: got -1.0, expected a finite number, at least 0": lambda x, m, v, w, b: batch_norm(x, m, v, eps=-1.0),
     "x: expected a tensor, got list": lambda x, m, v, w, b: batch_norm([1.0], m, v),
     r"x: shape \(3,\), expected at least two axes": lambda x, m, v, w, b: batch_norm(m, m, v),
     "activation: 'gelu', expected None or 'relu'": lambda x, m, v, w, b: batch_norm(x, m, v, activation="gelu"),

@@ -96,6 +96,15 @@ def test_use_backend_inside_a_compiled_function(x):
     assert_close(torch.compile(run, fullgraph=True, backend="aot_eager")(*x), eager(*x))
 
 
+def test_sizes_and_numbers_that_change(x):
+    """The second call makes them symbols."""
+    compiled = torch.compile(attention, fullgraph=True, backend="aot_eager")
+    for count, scale in ((6, 0.5), (8, 0.25), (10, 0.125)):
+        q = torch.randn(2, 3, count, 4, dtype=torch.float64)
+        options = {"grid": (2, count // 2), "kernel_size": 3, "scale": scale}
+        assert_close(compiled(q, q, q, **options), attention(q, q, q, **options))
+
+
 def test_export(x):
     class Model(torch.nn.Module):
         def forward(self, query, key, value, bias, table):

@@ -233,6 +233,8 @@ BAD = {
     "weight: dtype torch.float32, expected x's dtype": lambda x, w, b: convolution(x, w.float()),
     r"bias: shape \(3,\), expected \(4,\)": lambda x, w, b: convolution(x, w, b[:3]),
     "groups: 2, expected a divisor of x's 3 channels": lambda x, w, b: convolution(x, w, groups=2),
+    "groups: expected an integer, got 1.0": lambda x, w, b: convolution(x, w, groups=1.0),
+    "stride: expected an integer, got 1.5": lambda x, w, b: convolution(x, w, stride=[1, 1.5]),
     "groups: 0, expected a divisor": lambda x, w, b: convolution(x, w, groups=0),
     "stride: 0, expected one number or 2, from 1 on": lambda x, w, b: convolution(x, w, stride=0),
     r"dilation: \[1, 1, 1\], expected one number or 2": lambda x, w, b: convolution(x, w, dilation=[1, 1, 1]),

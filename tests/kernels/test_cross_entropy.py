@@ -116,15 +116,46 @@ def test_no_rows(backend):
     assert cross_entropy(logits, target, reduction="none").shape == (0,)
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("bad", [4, -1])
-def test_a_class_out_of_range_is_refused_as_by_pytorch(bad, weighted, backend):
-    weight = torch.ones(4) if weighted else None
-    for f in (cross_entropy, F.cross_entropy):
-        with pytest.raises(IndexError):
-            f(torch.zeros(2, 4), torch.tensor([0, bad]), weight=weight)
+def test_a_class_out_of_range_is_refused_as_by_pytorch(bad, weighted, smoothing, backend):
+    logits, target = torch.zeros(2, 4), torch.tensor([0, bad])
+    options = {"weight": torch.ones(4) if weighted else None, "label_smoothing": smoothing}
     with pytest.raises(IndexError):
-        grad(cross_entropy)(torch.zeros(2, 4), torch.tensor([0, bad]), weight=weight)
+        F.cross_entropy(logits, target, **options)
+    for f in (cross_entropy, grad(cross_entropy), torch.compile(cross_entropy, fullgraph=True, backend="aot_eager")):
+        with pytest.raises(IndexError, match=r"^target: "):
+            f(logits, target, **options)
+    with pytest.raises(IndexError, match=r"^target: "):
+        vmap(lambda x, y: cross_entropy(x[None], y[None], **options))(logits, target)
+
+
+@pytest.mark.parametrize(
+    ("hidden", "smoothing"),  # without smoothing NaN and inf there give NaN gradients, as PyTorch's
+    [(-torch.inf, 0.0), (-torch.inf, 0.1), (torch.inf, 0.1), (torch.nan, 0.1)],
+)
+def test_what_is_in_an_ignored_row_does_not_matter(hidden, smoothing, backend):
+    target = torch.tensor([0, -100])
+    weight = torch.tensor([0.5, 1.5, 1.0], dtype=torch.float64)
+
+    def loss(x):
+        return cross_entropy(x, target, weight=weight, label_smoothing=smoothing)
+
+    def derivatives(logits):
+        direction = torch.arange(6.0, dtype=torch.float64).view(2, 3)
+        first, second = jvp(grad(loss), (logits,), (direction,))
+        leaf = logits.clone().requires_grad_()
+        (gradient,) = torch.autograd.grad(loss(leaf), leaf, create_graph=True)
+        return loss(logits), first, second, *torch.autograd.grad(gradient, leaf, direction)
+
+    logits = torch.tensor([[1.0, 2.0, 0.0], [1.0, 0.0, 0.0]], dtype=torch.float64)
+    expected = derivatives(logits)
+    torch.testing.assert_close(expected[0], F.cross_entropy(logits, target, weight=weight, label_smoothing=smoothing))
+    logits[1, 1] = hidden
+    for mine, plain in zip(derivatives(logits), expected, strict=True):
+        torch.testing.assert_close(mine, plain)
+        assert mine.dim() == 0 or (mine[1] == 0).all()
 
 
 def test_a_learned_weight_is_refused_with_classes():
@@ -143,6 +174,8 @@ BAD = {
     r"target: shape \(3,\), expected \(3, 4\)": lambda x, y: cross_entropy(x, x[:, 0]),
     "target: is on meta, expected logits' device cpu": lambda x, y: cross_entropy(x, y.to("meta")),
     "reduction: 'max', expected": lambda x, y: cross_entropy(x, y, reduction="max"),
+    "label_smoothing: expected a number, got 'a'": lambda x, y: cross_entropy(x, y, label_smoothing="a"),
+    "ignore_index: expected an integer, got 1.5": lambda x, y: cross_entropy(x, y, ignore_index=1.5),
     "label_smoothing: 1.5, expected 0 to 1": lambda x, y: cross_entropy(x, y, label_smoothing=1.5),
     r"weight: shape \(3,\), expected \(4,\)": lambda x, y: cross_entropy(x, y, weight=x[:, 0]),
 }

@@ -346,7 +346,9 @@ class TestAccumulator:
         ((torch.zeros(1, 1, 2, 2), (2, 2)), ValueError, r"x: shape \(1, 1, 2, 2\), expected maps"),
         ((torch.zeros(1, 0, 2, 2),), ValueError, r"x: shape \(1, 0, 2, 2\) has no entries"),
         ((torch.zeros(1, 5, 3), (2, 2)), ValueError, r"grid: got \(2, 2\) for 5 tokens, expected 2 x 2"),
-        ((torch.zeros(1, 4, 3), (-2, -2)), ValueError, r"grid: got \(-2, -2\)"),
+        ((torch.zeros(1, 4, 3), (-2, -2)), ValueError, r"grid: expected two integers, 1 or more, got \(-2, -2\)"),
+        ((torch.zeros(1, 4, 3), (2.0, 2.0)), TypeError, r"grid: expected two integers, 1 or more, got \(2.0, 2.0\)"),
+        ((torch.zeros(1, 4, 3), 4), TypeError, "grid: expected two integers, 1 or more, got 4"),
     ],
 )
 def test_errors(arguments, error, message):

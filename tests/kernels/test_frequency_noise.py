@@ -58,6 +58,49 @@ def test_equalized_noise_has_the_energy_of_unfiltered_noise():
         torch.testing.assert_close(noise.square().mean((1, 2, 3)), torch.full((3,), 0.09, dtype=torch.float64))
 
 
+@pytest.mark.parametrize(
+    ("shape", "frequency"),
+    [((2000, 1, 28, 28), 0.0), ((500, 1, 14, 14), 0.0), ((9999, 1, 4, 4), 1.0), ((500, 1, 2, 2), 1.0)],
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_equalized_noise_where_signs_have_nothing_in_the_band(shape, frequency, dtype):
+    """As many +1 as -1, say; then it is still noise of the band, of random sign, by image."""
+    x, options = torch.zeros(shape, dtype=dtype), {"magnitude": 0.3, "equalize_energy": True, "seed": 0}
+    noise = frequency_noise(x, frequency, **options)
+    torch.testing.assert_close(noise.square().mean((1, 2, 3)), torch.full(shape[:1], 0.09, dtype=dtype))
+    plain = frequency_noise(x, frequency, magnitude=0.3, seed=0)
+    empty = plain.abs().amax((1, 2, 3)) < 1e-5
+    assert 0 < empty.sum() < len(empty)
+    outside = (square_radius(*shape[2:]) - frequency).abs() > PAPER_HALF_WIDTH
+    assert amplitudes(noise[empty])[..., outside].amax() < 1e-3
+    assert 0 < (noise[empty, 0, 0, 0] > 0).sum() < empty.sum()
+    i = int(empty.nonzero()[0])
+    alone = frequency_noise(x[:1], frequency, **options, first_image=i)
+    torch.testing.assert_close(alone[0], noise[i], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("equalize", [False, True])
+def test_compiles_whole(equalize):
+    def noisy(x, frequency):
+        return frequency_noise(x, frequency, magnitude=0.3, equalize_energy=equalize, seed=1)
+
+    compiled = torch.compile(noisy, fullgraph=True, backend="aot_eager")
+    for side, frequency in ((8, 0.5), (8, 0.25), (9, 0.65)):
+        x = torch.randn(3, 2, side, side)
+        torch.testing.assert_close(compiled(x, frequency), noisy(x, frequency))
+
+
+@settings(max_examples=100, deadline=None)
+@given(height=st.integers(1, 20), width=st.integers(1, 20), frequency=st.floats(0, 1), half_width=st.floats(0, 0.2))
+def test_a_band_without_frequencies_is_refused(height, width, frequency, half_width):
+    x = torch.zeros(1, 1, height, width)
+    if band(height, width, frequency, half_width).any():
+        frequency_noise(x, frequency, magnitude=1, half_width=half_width, seed=0)
+    else:
+        with pytest.raises(ValueError, match="frequency: no frequency of"):
+            frequency_noise(x, frequency, magnitude=1, half_width=half_width, seed=0)
+
+
 def test_plain_noise_grows_with_the_ring():
     energy = [frequency_noise(ZEROS, f, magnitude=1, seed=1).square().mean().item() for f in (0.1, 0.5, 0.9)]
     share = [((square_radius(32, 32) - f).abs() <= PAPER_HALF_WIDTH).double().mean().item() for f in (0.1, 0.5, 0.9)]
@@ -153,6 +196,12 @@ def test_the_half_plane_is_that_of_the_whole():
         ({"half_width": -0.1}, ValueError, "half_width: got -0.1"),
         ({"frequency": 0.3, "half_width": 0.01}, ValueError, "no frequency of a 4 x 4 map is within 0.01 of 0.3"),
         ({"seed": 1 << 63}, ValueError, "seed: got"),
+        ({"seed": None}, TypeError, "seed: expected an integer, got None"),
+        ({"seed": 1.5}, TypeError, "seed: expected an integer, got 1.5"),
+        ({"frequency": "a"}, TypeError, "frequency: expected a number, got 'a'"),
+        ({"magnitude": "a"}, TypeError, "magnitude: expected a number, got 'a'"),
+        ({"half_width": None}, TypeError, "half_width: expected a number, got None"),
+        ({"first_image": 1.5}, TypeError, "first_image: expected an integer, got 1.5"),
         ({"first_image": -1}, ValueError, "first_image: got -1"),
     ],
 )

@@ -215,6 +215,31 @@ def test_running_statistics_move_as_pytorchs():
         torch.testing.assert_close(a, b)
 
 
+def test_a_momentum_of_none_averages_over_all_batches():
+    layers = [nn.BatchNorm2d(3, momentum=None).double() for _ in range(2)]
+    for layer, context in zip(layers, (contextlib.nullcontext(), second_order()), strict=True):
+        with context:
+            assert ours(layer(maps(4, 3, 5, 5).requires_grad_())) == isinstance(context, second_order)
+            layer(maps(4, 3, 5, 5) + 1)
+    for a, b in zip(*(layer.state_dict().values() for layer in layers), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: F.layer_norm(maps(2, 4), (4,), eps=-0.1),
+        lambda: F.layer_norm(maps(2, 4), (4,), eps=float("nan")),
+        lambda: F.scaled_dot_product_attention(*qkv(2, 3, 5, 4), scale=float("nan")),
+        lambda: F.scaled_dot_product_attention(*qkv(2, 3, 5, 4), scale=torch.tensor(0.5)),
+    ],
+)
+def test_strange_numbers_give_what_pytorch_gives(call):
+    with second_order():
+        got = call()
+    torch.testing.assert_close(got, call(), equal_nan=True)
+
+
 @pytest.mark.parametrize("name", SERVED)
 def test_autocast_gives_pytorchs_dtypes(name: str):
     f, shapes = SERVED[name]
@@ -236,6 +261,10 @@ def test_autocast_gives_pytorchs_dtypes(name: str):
         lambda: F.layer_norm(maps(2, 4), (4,), maps(3)),
         lambda: F.batch_norm(maps(1, 3), None, None, training=True),
         lambda: F.gelu(maps(3), approximate="fast"),
+        lambda: F.scaled_dot_product_attention(*qkv(1, 1, 2, 3), scale="x"),
+        lambda: F.scaled_dot_product_attention(*qkv(1, 1, 2, 3), scale=torch.tensor(0.5, requires_grad=True)),
+        lambda: F.layer_norm(maps(2, 4), (4,), eps="a"),
+        lambda: F.batch_norm(maps(4, 3), None, None, training=True, eps=-0.1),
         lambda: F.conv2d(maps(1, 2, 3, 3), maps(2, 2, 2, 2), stride=2, padding="same"),
         lambda: F.conv2d(maps(1, 2, 3, 3), maps(2, 1, 4, 4), groups=2),
         lambda: F.conv1d(maps(1, 2, 3, 3), maps(2, 2, 1, 1)),
@@ -244,7 +273,7 @@ def test_autocast_gives_pytorchs_dtypes(name: str):
     ],
 )
 def test_what_pytorch_refuses_stays_refused(call):
-    with pytest.raises((RuntimeError, ValueError)) as want:
+    with pytest.raises((RuntimeError, TypeError, ValueError)) as want:
         call()
     with pytest.raises(want.type) as got, second_order():
         call()

@@ -81,3 +81,16 @@ BAD = {
 def test_bad_input_gets_one_clear_error(message):
     with pytest.raises((TypeError, ValueError), match=message):
         layer_norm(*BAD[message](*tensors(3, 4)))
+
+
+@pytest.mark.parametrize(
+    ("eps", "error", "message"),
+    [
+        ("a", TypeError, "eps: expected a number, got 'a'"),
+        (float("nan"), ValueError, "eps: got nan, expected a finite number, at least 0"),
+        (-1e-5, ValueError, "eps: got -1e-05, expected a finite number, at least 0"),
+    ],
+)
+def test_bad_eps_gets_one_clear_error(eps, error, message):
+    with pytest.raises(error, match=message):
+        layer_norm(torch.ones(2, 3), eps=eps)

@@ -235,6 +235,22 @@ def test_strides(operator, backend):
         assert torch.equal(result, expected[name]), name
 
 
+@pytest.mark.parametrize("operator", ["activation", "batch_norm"])
+def test_relu_has_pytorchs_slope_at_nan(operator, backend):
+    """What is not <= 0 passes a cotangent on."""
+    maps = importlib.import_module(f"alternet.kernels.{operator}.{backend}")
+    numbers, grad = (torch.tensor(t, device=DEVICES[backend]) for t in ([-1.0, torch.nan, 0.0, 2.0], [1.0, 2, 3, 4]))
+    if operator == "activation":
+        x, g = numbers.view(1, 1, 4), grad.view(1, 1, 4)
+        d = maps.backward(x, None, x, g, kind="relu", needs=(True, False))[0]
+    else:
+        x, g, mean = numbers.view(1, 1, 1, 4), grad.view(1, 1, 1, 4), numbers[2:3].view(1, 1, 1, 1)
+        options = {"eps": 1.0, "activation": "relu"}  # mean and var 0
+        statistics = maps.forward(x, None, None, mean, mean, **options)[1:]
+        d = maps.backward(x, None, None, mean, mean, x, *statistics, g, **options, needs=(True, *(False,) * 4))[0]
+    assert d.flatten().tolist() == [0, 2, 0, 4]
+
+
 @operators
 def test_empty(operator, backend):
     sizes = {**SIZES[operator][1], "rows": 0}

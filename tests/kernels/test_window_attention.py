@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -136,9 +137,14 @@ MAPS = (*inputs(4, 4, (2, 2))[:3],)
         ({"query": MAPS[0][:, :, :0], "key": MAPS[1][:, :, :0], "value": MAPS[2][:, :, :0]}, "at least one pixel"),
         ({"num_heads": 0}, "num_heads: expected a positive integer, got 0"),
         ({"num_heads": 2.0}, "num_heads: expected an integer, got 2.0"),
-        ({"window_size": 0}, "window_size: expected at least 1, got 0"),
-        ({"window_size": (2, 2, 2)}, r"window_size: expected one or two integers, got \(2, 2, 2\)"),
-        ({"shift": -1}, "shift: expected at least 0, got -1"),
+        ({"window_size": 0}, "window_size: expected one or two integers, 1 or more, got 0"),
+        ({"window_size": True}, "window_size: expected one or two integers, 1 or more, got True"),
+        ({"num_heads": True}, "num_heads: expected an integer, got True"),
+        ({"window_size": (2, 2, 2)}, r"window_size: expected one or two integers, 1 or more, got \(2, 2, 2\)"),
+        ({"shift": -1}, "shift: expected one or two integers, 0 or more, got -1"),
+        ({"shift": (0, 0.5)}, r"shift: expected one or two integers, 0 or more, got \(0, 0.5\)"),
+        ({"scale": "a"}, "scale: expected a number, got 'a'"),
+        ({"scale": float("inf")}, "scale: got inf, expected a finite number"),
         ({"key": MAPS[1][:, :4]}, "key: 4 channels, expected query's 6"),
         ({"key": MAPS[1].float()}, "key: dtype torch.float32, expected query's dtype torch.float64"),
         ({"query": torch.zeros(1, 600, 2, 2), "key": torch.zeros(1, 600, 2, 2)}, "head size 300, expected 1 to 256"),
@@ -151,6 +157,11 @@ def test_bad_input_gets_one_clear_error(change, message):
     arguments = {"query": query, "key": key, "value": value, "window_size": 2, "num_heads": 2}
     with pytest.raises((TypeError, ValueError), match=message):
         window_attention(**{**arguments, **change})
+
+
+def test_sizes_are_any_integers():
+    sizes = {"window_size": (np.int64(2), torch.tensor(3)), "shift": np.int32(1), "num_heads": np.int64(2)}
+    close(window_attention(*MAPS, **sizes), window_attention(*MAPS, window_size=(2, 3), shift=1, num_heads=2))
 
 
 # batch, heads, sizes of heads, pixels, window, shift, table, channels last, tangents
