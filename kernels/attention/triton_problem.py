@@ -174,6 +174,8 @@ class Problem(NamedTuple):
             yield self.config(name), 1, arguments
             return
         T, pair = arguments["T"], self.pair_config(name)
+        chunk = triton_configs.chunk(self._bucket(), self._products(), target(self.device))
+        arguments = arguments | {"CHUNK": chunk}
         paired = 0 if pair is None else T // 2 * 2
         if pair is not None and paired:
             yield pair, paired // 2, arguments | {"T": paired, "TANGENTS": 2}
