@@ -72,6 +72,16 @@ def scores_grad_tangent(p, r, d_p, t_d_p, delta, t_delta):
 
 
 @triton.jit
+def add_value_tangent(p, r, grad, t_grad, total, PRECISION: tl.constexpr):
+    """P'ᵀG + PᵀG' + total with P' = P∘R of transposed tiles; r = S' - lse' and t_grad may be None (zero)."""
+    if r is not None:
+        total = accumulate_rows(p * r, grad, total, PRECISION)
+    if t_grad is not None:
+        total = accumulate_rows(p, t_grad, total, PRECISION)
+    return total
+
+
+@triton.jit
 def attention_backward_tangent_query_kernel(
     query_ptr,  # [B, H, N, D]
     key_ptr,  # [B, H, M, D]
@@ -340,19 +350,17 @@ def attention_backward_tangent_key_value_kernel(
             if r is not None:
                 r -= load_row_values(t_lse_ptr + t_head, rows[None, :], N, 0.0)
 
+            if t_d_value_ptr is not None and CHUNK is None:
+                value_k = add_value_tangent(p, r, grad, t_grad, value_k, PRECISION)
             if t_d_key_ptr is not None:
                 if TANGENTS == 1:
                     d_p = rows_product(value, grad, PRECISION)
-                t_d_p = rows_product_tangent(value, t_value[k], grad, t_grad, PRECISION)
-
-            # after all products by chunks: the compiler moves these behind them, and holds what they multiply till then
-            if t_d_value_ptr is not None:
-                if r is not None:
-                    value_k = accumulate_rows(p * r, grad, value_k, PRECISION)
-                if t_grad is not None:
-                    value_k = accumulate_rows(p, t_grad, value_k, PRECISION)
-            if t_d_key_ptr is not None:
                 t_delta = load_row_values(t_delta_ptr + t_head, rows[None, :], N, 0.0)
+                t_d_p = rows_product_tangent(value, t_value[k], grad, t_grad, PRECISION)
+            if t_d_value_ptr is not None and CHUNK is not None:
+                # behind the last loop over chunks: the compiler moves it there, and holds what it multiplies till then
+                value_k = add_value_tangent(p, r, grad, t_grad, value_k, PRECISION)
+            if t_d_key_ptr is not None:
                 t_d_s = scores_grad_tangent(p, r, d_p, t_d_p, delta, t_delta)
                 key_k = accumulate_rows(t_d_s, query, key_k, PRECISION)
                 if t_query is not None:
