@@ -6,12 +6,11 @@ With R = S' - lse': P' = P∘R, dP' = G'Vᵀ + GV'ᵀ, dS = P∘(dP - delta) and
 import triton
 import triton.language as tl
 
+from .triton_operands import accumulate_rows, operand, operands, rows_product, rows_product_tangent
 from .triton_tiles import (
     LOG2_E,
-    accumulate,
     keys_seen,
     load_matrix_tile,
-    load_matrix_tiles,
     load_row_values,
     locate,
     matrices,
@@ -20,8 +19,6 @@ from .triton_tiles import (
     scores,
     scores_tangent,
     store_matrix_tile,
-    times_transposed,
-    times_transposed_tangent,
 )
 
 
@@ -75,6 +72,16 @@ def scores_grad_tangent(p, r, d_p, t_d_p, delta, t_delta):
 
 
 @triton.jit
+def add_value_tangent(p, r, grad, t_grad, total, PRECISION: tl.constexpr):
+    """P'ᵀG + PᵀG' + total with P' = P∘R of transposed tiles; r = S' - lse' and t_grad may be None (zero)."""
+    if r is not None:
+        total = accumulate_rows(p * r, grad, total, PRECISION)
+    if t_grad is not None:
+        total = accumulate_rows(p, t_grad, total, PRECISION)
+    return total
+
+
+@triton.jit
 def attention_backward_tangent_query_kernel(
     query_ptr,  # [B, H, N, D]
     key_ptr,  # [B, H, M, D]
@@ -123,6 +130,7 @@ def attention_backward_tangent_query_kernel(
     IS_CAUSAL: tl.constexpr,
     PRECISION: tl.constexpr,
     TANGENTS: tl.constexpr,
+    CHUNK: tl.constexpr,
 ):
     """One tile of BLOCK_M queries: dQ' = s·(dS' K + dS K'); the tangents share P and dS."""
     tile, t, b, h = locate(tl.cdiv(N, BLOCK_M), T, H, TANGENTS)
@@ -141,12 +149,12 @@ def attention_backward_tangent_query_kernel(
     t_d_query_ptrs = matrices(t_d_query_ptr, t_d_query_strides, t, b, h, TANGENTS)
 
     rows = tile * BLOCK_M + tl.arange(0, BLOCK_M)
-    query = load_matrix_tile(query_ptr, query_strides, rows, N, D, BLOCK_D)
-    grad = load_matrix_tile(grad_ptr, grad_strides, rows, N, DV, BLOCK_DV)
+    query = operand(query_ptr, query_strides, rows, N, D, BLOCK_D, CHUNK)
+    grad = operand(grad_ptr, grad_strides, rows, N, DV, BLOCK_DV, CHUNK)
     lse = load_row_values(lse_ptr + (b * H + h) * N, rows[:, None], N, float("inf")) * LOG2_E
     delta = load_row_values(delta_ptr + (b * H + h) * N, rows[:, None], N, 0.0)
-    t_query = load_matrix_tiles(t_query_ptrs, t_query_strides, rows, N, D, BLOCK_D)
-    t_grad = load_matrix_tiles(t_grad_ptrs, t_grad_strides, rows, N, DV, BLOCK_DV)
+    t_query = operands(t_query_ptrs, t_query_strides, rows, N, D, BLOCK_D, CHUNK)
+    t_grad = operands(t_grad_ptrs, t_grad_strides, rows, N, DV, BLOCK_DV, CHUNK)
     t_delta, t_d_query = (), ()
     for k in tl.static_range(TANGENTS):
         t_delta = t_delta + (load_row_values(t_delta_ptr + (((t + k) * B + b) * H + h) * N, rows[:, None], N, 0.0),)
@@ -155,9 +163,9 @@ def attention_backward_tangent_query_kernel(
     first, end = keys_seen(tile, N, M, grid_size, window, BLOCK_M, BLOCK_N, IS_CAUSAL)
     for start in range(first, end, BLOCK_N):
         columns = start + tl.arange(0, BLOCK_N)
-        key = load_matrix_tile(key_ptr, key_strides, columns, M, D, BLOCK_D)
-        value = load_matrix_tile(value_ptr, value_strides, columns, M, DV, BLOCK_DV)
-        product = times_transposed(query, key, PRECISION)
+        key = operand(key_ptr, key_strides, columns, M, D, BLOCK_D, CHUNK)
+        value = operand(value_ptr, value_strides, columns, M, DV, BLOCK_DV, CHUNK)
+        product = rows_product(query, key, PRECISION)
         s = scores(
             product,
             bias_ptr,
@@ -175,13 +183,13 @@ def attention_backward_tangent_query_kernel(
         )
         p = tl.exp2(s - lse)
         if TANGENTS > 1:
-            d_p = times_transposed(grad, value, PRECISION)
+            d_p = rows_product(grad, value, PRECISION)
 
         next_query = ()
         for k in tl.static_range(TANGENTS):
-            t_key = load_matrix_tile(t_key_ptrs[k], t_key_strides, columns, M, D, BLOCK_D)
+            t_key = operand(t_key_ptrs[k], t_key_strides, columns, M, D, BLOCK_D, CHUNK)
             r = scores_tangent(
-                times_transposed_tangent(query, t_query[k], key, t_key, PRECISION),
+                rows_product_tangent(query, t_query[k], key, t_key, PRECISION),
                 t_bias_ptrs[k],
                 t_bias_strides,
                 t_table_ptrs[k],
@@ -195,14 +203,14 @@ def attention_backward_tangent_query_kernel(
             )
             if r is not None:
                 r -= load_row_values(t_lse_ptr + (((t + k) * B + b) * H + h) * N, rows[:, None], N, 0.0)
-            if TANGENTS == 1:  # as late as it can be: products on FFMA keep whole rows in registers
-                d_p = times_transposed(grad, value, PRECISION)
-            t_value = load_matrix_tile(t_value_ptrs[k], t_value_strides, columns, M, DV, BLOCK_DV)
-            t_d_p = times_transposed_tangent(grad, t_grad[k], value, t_value, PRECISION)
+            if TANGENTS == 1:  # as late as it can be: one tile less in registers till then
+                d_p = rows_product(grad, value, PRECISION)
+            t_value = operand(t_value_ptrs[k], t_value_strides, columns, M, DV, BLOCK_DV, CHUNK)
+            t_d_p = rows_product_tangent(grad, t_grad[k], value, t_value, PRECISION)
             t_d_s = scores_grad_tangent(p, r, d_p, t_d_p, delta, t_delta[k])
-            query_k = accumulate(t_d_s, key, t_d_query[k], PRECISION)
+            query_k = accumulate_rows(t_d_s, key, t_d_query[k], PRECISION)
             if t_key is not None:
-                query_k = accumulate(p * (d_p - delta), t_key, query_k, PRECISION)
+                query_k = accumulate_rows(p * (d_p - delta), t_key, query_k, PRECISION)
             next_query = next_query + (query_k,)
         t_d_query = next_query
 
@@ -261,6 +269,7 @@ def attention_backward_tangent_key_value_kernel(
     IS_CAUSAL: tl.constexpr,
     PRECISION: tl.constexpr,
     TANGENTS: tl.constexpr,
+    CHUNK: tl.constexpr,
 ):
     """One tile of BLOCK_N keys, score tiles transposed: dK' = s·(dS'ᵀQ + dSᵀQ'), dV' = P'ᵀG + PᵀG'.
 
@@ -283,10 +292,10 @@ def attention_backward_tangent_key_value_kernel(
     delta_ptr += (b * H + h) * N
 
     columns = tile * BLOCK_N + tl.arange(0, BLOCK_N)
-    key = load_matrix_tile(key_ptr, key_strides, columns, M, D, BLOCK_D)
-    value = load_matrix_tile(value_ptr, value_strides, columns, M, DV, BLOCK_DV)
-    t_key = load_matrix_tiles(t_key_ptrs, t_key_strides, columns, M, D, BLOCK_D)
-    t_value = load_matrix_tiles(t_value_ptrs, t_value_strides, columns, M, DV, BLOCK_DV)
+    key = operand(key_ptr, key_strides, columns, M, D, BLOCK_D, CHUNK)
+    value = operand(value_ptr, value_strides, columns, M, DV, BLOCK_DV, CHUNK)
+    t_key = operands(t_key_ptrs, t_key_strides, columns, M, D, BLOCK_D, CHUNK)
+    t_value = operands(t_value_ptrs, t_value_strides, columns, M, DV, BLOCK_DV, CHUNK)
     t_d_key, t_d_value = (), ()
     for _ in tl.static_range(TANGENTS):
         t_d_key = t_d_key + (tl.zeros([BLOCK_N, BLOCK_D], tl.float32),)
@@ -295,10 +304,10 @@ def attention_backward_tangent_key_value_kernel(
     first, end = queries_seeing(tile, N, M, grid_size, window, BLOCK_M, BLOCK_N, IS_CAUSAL)
     for start in range(first, end, BLOCK_M):
         rows = start + tl.arange(0, BLOCK_M)
-        query = load_matrix_tile(query_ptr, query_strides, rows, N, D, BLOCK_D)
-        grad = load_matrix_tile(grad_ptr, grad_strides, rows, N, DV, BLOCK_DV)
+        query = operand(query_ptr, query_strides, rows, N, D, BLOCK_D, CHUNK)
+        grad = operand(grad_ptr, grad_strides, rows, N, DV, BLOCK_DV, CHUNK)
         lse = load_row_values(lse_ptr, rows[None, :], N, float("inf")) * LOG2_E
-        product = times_transposed(key, query, PRECISION)
+        product = rows_product(key, query, PRECISION)
         s = scores(
             product,
             bias_ptr,
@@ -317,15 +326,15 @@ def attention_backward_tangent_key_value_kernel(
         p = tl.exp2(s - lse)
         delta = load_row_values(delta_ptr, rows[None, :], N, 0.0)
         if TANGENTS > 1:
-            d_p = times_transposed(value, grad, PRECISION)
+            d_p = rows_product(value, grad, PRECISION)
 
         next_key, next_value = (), ()
         for k in tl.static_range(TANGENTS):
             key_k, value_k = t_d_key[k], t_d_value[k]
-            t_query = load_matrix_tile(t_query_ptrs[k], t_query_strides, rows, N, D, BLOCK_D)
-            t_grad = load_matrix_tile(t_grad_ptrs[k], t_grad_strides, rows, N, DV, BLOCK_DV)
+            t_query = operand(t_query_ptrs[k], t_query_strides, rows, N, D, BLOCK_D, CHUNK)
+            t_grad = operand(t_grad_ptrs[k], t_grad_strides, rows, N, DV, BLOCK_DV, CHUNK)
             r = scores_tangent(
-                times_transposed_tangent(key, t_key[k], query, t_query, PRECISION),
+                rows_product_tangent(key, t_key[k], query, t_query, PRECISION),
                 t_bias_ptrs[k],
                 t_bias_strides,
                 t_table_ptrs[k],
@@ -341,21 +350,21 @@ def attention_backward_tangent_key_value_kernel(
             if r is not None:
                 r -= load_row_values(t_lse_ptr + t_head, rows[None, :], N, 0.0)
 
-            if t_d_value_ptr is not None:
-                if r is not None:
-                    value_k = accumulate(p * r, grad, value_k, PRECISION)
-                if t_grad is not None:
-                    value_k = accumulate(p, t_grad, value_k, PRECISION)
-
+            if t_d_value_ptr is not None and CHUNK is None:
+                value_k = add_value_tangent(p, r, grad, t_grad, value_k, PRECISION)
             if t_d_key_ptr is not None:
                 if TANGENTS == 1:
-                    d_p = times_transposed(value, grad, PRECISION)
+                    d_p = rows_product(value, grad, PRECISION)
                 t_delta = load_row_values(t_delta_ptr + t_head, rows[None, :], N, 0.0)
-                t_d_p = times_transposed_tangent(value, t_value[k], grad, t_grad, PRECISION)
+                t_d_p = rows_product_tangent(value, t_value[k], grad, t_grad, PRECISION)
+            if t_d_value_ptr is not None and CHUNK is not None:
+                # behind the last loop over chunks: the compiler moves it there, and holds what it multiplies till then
+                value_k = add_value_tangent(p, r, grad, t_grad, value_k, PRECISION)
+            if t_d_key_ptr is not None:
                 t_d_s = scores_grad_tangent(p, r, d_p, t_d_p, delta, t_delta)
-                key_k = accumulate(t_d_s, query, key_k, PRECISION)
+                key_k = accumulate_rows(t_d_s, query, key_k, PRECISION)
                 if t_query is not None:
-                    key_k = accumulate(p * (d_p - delta), t_query, key_k, PRECISION)
+                    key_k = accumulate_rows(p * (d_p - delta), t_query, key_k, PRECISION)
             next_key, next_value = next_key + (key_k,), next_value + (value_k,)
         t_d_key, t_d_value = next_key, next_value
 

@@ -164,6 +164,7 @@ def attention_backward_tangent_bias_kernel(
     IS_CAUSAL: tl.constexpr,
     PRECISION: tl.constexpr,
     TANGENTS: tl.constexpr,
+    CHUNK: tl.constexpr,
 ):
     """One tile of the slot, one part of the sum: dB' = Σ dS'; the tangents share P and dS."""
     tiles_n = tl.cdiv(SLOT_N, BLOCK_M)
@@ -193,7 +194,7 @@ def attention_backward_tangent_bias_kernel(
             query_strides, key_strides, value_strides, bias_strides, table_strides, grad_strides,
             t_query_strides, t_key_strides, t_value_strides, t_bias_strides, t_table_strides, t_grad_strides,
             t, b, h, rows, columns, B, H, N, M, scale, grid_size, window,
-            D, DV, BLOCK_D, BLOCK_DV, IS_CAUSAL, PRECISION, TANGENTS,
+            D, DV, BLOCK_D, BLOCK_DV, IS_CAUSAL, PRECISION, TANGENTS, CHUNK,
         )  # fmt: skip
         sums = ()
         for k in tl.static_range(TANGENTS):

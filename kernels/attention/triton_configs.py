@@ -2,8 +2,7 @@
 
 No GPU was at hand: what decided is what the compiler said offline (``python -m benchmarks.static``, Triton 3.8, with a
 bias, its tangent and the causal mask, the most that a kernel holds), not a timing. In this order: nothing spilled;
-shared memory; the largest tile. Which configurations spill all the same is a table in
-``tests/kernels/test_triton_compile.py``.
+shared memory; the largest tile. ``tests/kernels/test_triton_compile.py`` asks for the first two.
 """
 
 from __future__ import annotations
@@ -23,17 +22,9 @@ def config(name: str, bucket: int, products: str, target: str) -> Config:
     """The configuration of map ``name`` (a row of the tables below) on ``target``.
 
     ``products`` is "16 bit", "tf32" or "float32".
-
-    Raises:
-        ValueError: no tile fits the shared memory of the target.
     """
     if name == "delta":
         return _DELTA[BUCKETS.index(bucket)]
-    if (name, bucket, products, target) in _TOO_LARGE:
-        raise ValueError(
-            f"query: {name} of {products} heads wider than {bucket // 2} needs 128 KiB of shared memory a program, "
-            f"{target} has 99: use 16 bit or use_backend('reference')"
-        )
     return Config(*_TABLES[products][target][name][BUCKETS.index(bucket)])
 
 
@@ -41,6 +32,12 @@ def pair_config(name: str, bucket: int, products: str, target: str) -> Config | 
     """Likewise of a program that has two tangents; None where each has its own."""
     found = _PAIRS[target].get((name, bucket)) if products == "16 bit" else None
     return None if found is None else Config(*found)
+
+
+def chunk(bucket: int, products: str, target: str) -> int | None:
+    """Columns of an operand that a second-order product reads at a time (``triton_operands``); None: it is held."""
+    by_chunks = products == "float32" and (bucket == 256 or target.startswith("sm_"))
+    return min(bucket, 32) if by_chunks else None
 
 
 def beside_places(config: Config, name: str, bucket: int, target: str) -> Config:
@@ -51,11 +48,6 @@ def beside_places(config: Config, name: str, bucket: int, target: str) -> Config
 
 # A second stage of these spills beside places.
 _ONE_STAGE = {("backward_query", 64, "sm_80"), ("backward_query", 64, "sm_86")}
-
-# Eight operands of 16 x 256 float32 are 128 KiB, and there is no smaller tile.
-_TOO_LARGE = {
-    (f"backward_tangent_{result}", 256, "float32", "sm_86") for result in ("query", "key_value")
-}  # fmt: skip
 
 # The row-wise preprocessing has no tile of keys: 4096 entries, 32 registers of float32 a thread.
 _DELTA = tuple(Config(4096 // bucket if bucket > 32 else 64, 1, 4, 1) for bucket in BUCKETS)
@@ -104,7 +96,7 @@ _SM_100: _Table = {
     "tangent": ((128, 64, 8, 2), (128, 64, 8, 2), (128, 64, 8, 2), (128, 32, 8, 2), (32, 32, 4, 2)),
     "backward_query": ((128, 64, 8, 2), (128, 64, 8, 2), (128, 64, 8, 2), (128, 64, 8, 2), (32, 32, 4, 2)),
     "backward_key_value": ((64, 128, 8, 2), (64, 128, 8, 2), (64, 128, 8, 2), (64, 128, 8, 2), (16, 32, 4, 1)),
-    "backward_tangent_query": ((128, 32, 8, 2), (128, 32, 8, 2), (128, 32, 8, 2), (64, 32, 8, 2), (32, 32, 8, 2)),
+    "backward_tangent_query": ((128, 32, 8, 2), (128, 32, 8, 2), (128, 32, 8, 3), (64, 32, 8, 2), (32, 32, 8, 2)),
     "backward_tangent_key_value": ((32, 128, 8, 2), (32, 128, 8, 2), (32, 128, 8, 2), (32, 64, 8, 1), (16, 16, 8, 2)),
     "backward_bias": ((64, 64, 8, 2), (64, 64, 8, 2), (64, 64, 8, 2), (64, 64, 8, 2), (32, 64, 4, 2)),
     "backward_tangent_bias": ((64, 64, 8, 2), (64, 64, 8, 2), (64, 64, 8, 2), (64, 64, 8, 1), (16, 32, 4, 1)),
@@ -118,62 +110,69 @@ _GFX942: _Table = {
     "backward_query": ((128, 64, 8, 1), (128, 64, 8, 1), (128, 64, 8, 1), (64, 32, 4, 1), (64, 32, 4, 1)),
     "backward_key_value": ((64, 128, 8, 1), (64, 128, 8, 1), (32, 128, 8, 1), (32, 64, 4, 1), (32, 32, 4, 1)),
     "backward_tangent_query": ((128, 32, 8, 1), (128, 32, 8, 1), (128, 32, 8, 1), (64, 32, 4, 1), (32, 16, 4, 1)),
-    "backward_tangent_key_value": ((32, 128, 8, 1), (32, 128, 8, 1), (32, 64, 4, 1), (32, 64, 4, 1), (16, 32, 4, 1)),
+    "backward_tangent_key_value": ((32, 128, 8, 1), (32, 64, 4, 1), (32, 64, 4, 1), (32, 64, 4, 1), (16, 32, 4, 1)),
     "backward_bias": ((64, 64, 4, 1), (64, 64, 4, 1), (64, 64, 4, 1), (64, 64, 4, 1), (64, 64, 4, 1)),
     "backward_tangent_bias": ((64, 64, 8, 1), (64, 64, 8, 1), (64, 64, 8, 1), (64, 64, 8, 1), (64, 64, 4, 1)),
 }
 
-# NVIDIA, float32: products are FFMA with whole rows of both operands in registers, so tiles are small and eight warps
-# share them; one table for all, since registers hardly differ between the chips. What spills all the same (8 to 32
-# bytes, heads of 64 and 128) spills 240 to 470 on tiles of 16 x 32 or 32 x 16, or of 16 x 16 on four warps, and no less
-# with a second stage.
+# NVIDIA, float32: products are FFMA with whole rows of both operands in registers, so tiles are small. The second-order
+# kernels read their operands by chunks (``chunk``): held whole they spilled, 8 to 48 bytes on smaller tiles than these,
+# hundreds at heads of 256. What is left spills on some larger tile at exactly 128 registers, 8 to 64 bytes, as if the
+# assembler wanted two programs of eight warps to fit; four warps or a smaller tile do not.
 _NVIDIA_FLOAT32: _Table = {
     "forward": ((32, 32, 8, 1), (64, 32, 8, 1), (64, 32, 8, 1), (32, 32, 8, 1), (16, 16, 4, 1)),
-    "tangent": ((32, 32, 8, 1), (32, 32, 8, 1), (32, 32, 8, 1), (16, 16, 8, 1), (16, 16, 8, 1)),
+    "tangent": ((32, 32, 8, 1), (64, 32, 8, 1), (64, 32, 8, 1), (64, 32, 8, 1), (16, 32, 4, 1)),
     "backward_query": ((64, 32, 8, 1), (32, 32, 8, 1), (64, 32, 8, 1), (32, 32, 8, 1), (16, 16, 4, 1)),
     "backward_key_value": ((32, 64, 8, 1), (32, 64, 8, 1), (32, 64, 8, 1), (32, 32, 8, 1), (16, 16, 4, 1)),
-    "backward_tangent_query": ((32, 32, 8, 1), (32, 32, 8, 1), (32, 32, 8, 1), (16, 16, 8, 1), (16, 16, 8, 1)),
-    "backward_tangent_key_value": ((32, 32, 8, 1), (32, 32, 8, 1), (32, 32, 8, 1), (16, 16, 8, 1), (16, 16, 8, 1)),
+    "backward_tangent_query": ((64, 32, 8, 1), (32, 32, 4, 1), (64, 32, 8, 1), (32, 32, 4, 1), (32, 32, 8, 1)),
+    "backward_tangent_key_value": ((32, 64, 8, 1), (32, 32, 8, 1), (32, 64, 8, 1), (32, 32, 8, 1), (16, 32, 8, 1)),
     "backward_bias": ((32, 32, 4, 1), (32, 32, 4, 1), (32, 32, 4, 1), (32, 32, 8, 1), (16, 16, 4, 1)),
-    "backward_tangent_bias": ((32, 32, 8, 1), (32, 32, 8, 1), (32, 32, 8, 1), (16, 16, 8, 1), (16, 16, 8, 1)),
+    "backward_tangent_bias": ((32, 32, 4, 1), (32, 32, 4, 1), (32, 32, 4, 1), (32, 32, 4, 1), (32, 32, 4, 1)),
 }
-
-# sm_90 and sm_100 hold the transposed tiles of 32 x 32 no more.
-_SM_90_FLOAT32: _Table = {
+_SM_80_FLOAT32: _Table = {
     **_NVIDIA_FLOAT32,
-    "backward_tangent_query": ((32, 32, 8, 1), (32, 32, 8, 1), (16, 32, 8, 1), (16, 16, 8, 1), (16, 16, 8, 1)),
-    "backward_tangent_key_value": ((32, 32, 8, 1), (16, 32, 8, 1), (16, 16, 8, 1), (16, 16, 8, 1), (16, 16, 8, 1)),
-    "backward_tangent_bias": ((32, 32, 8, 1), (32, 32, 8, 1), (16, 32, 8, 1), (16, 16, 8, 1), (16, 16, 8, 1)),
+    "tangent": ((64, 32, 8, 1), (64, 32, 8, 1), (64, 32, 8, 1), (64, 32, 8, 1), (32, 32, 8, 1)),
+    "backward_tangent_query": ((64, 32, 8, 1), (64, 32, 8, 1), (64, 32, 8, 1), (32, 16, 8, 1), (32, 32, 8, 1)),
+    "backward_tangent_key_value": ((32, 64, 8, 1), (32, 64, 8, 1), (32, 64, 8, 1), (32, 32, 8, 1), (16, 32, 8, 1)),
+    "backward_tangent_bias": ((64, 32, 8, 1), (64, 32, 8, 1), (64, 32, 8, 1), (32, 32, 8, 1), (32, 32, 8, 1)),
 }
-
 _SM_86_FLOAT32: _Table = {
-    **_SM_90_FLOAT32,
+    **_NVIDIA_FLOAT32,
+    "tangent": ((64, 32, 8, 1), (64, 32, 8, 1), (64, 32, 8, 1), (64, 32, 8, 1), (32, 32, 8, 1)),
     "backward_key_value": ((32, 32, 8, 1), (32, 32, 8, 1), (32, 64, 8, 1), (32, 32, 8, 1), (16, 16, 4, 1)),
+    "backward_tangent_query": ((64, 32, 8, 1), (64, 32, 8, 1), (64, 32, 8, 1), (64, 32, 8, 1), (32, 32, 8, 1)),
+    "backward_tangent_key_value": ((16, 64, 8, 1), (16, 32, 8, 1), (32, 32, 8, 1), (32, 32, 8, 1), (16, 32, 8, 1)),
     "backward_bias": ((32, 32, 4, 1), (32, 32, 4, 1), (32, 32, 8, 1), (32, 32, 8, 1), (16, 16, 4, 1)),
+    "backward_tangent_bias": ((64, 32, 8, 1), (64, 32, 8, 1), (32, 32, 4, 1), (32, 16, 8, 1), (32, 16, 8, 1)),
 }
 
 # TF32: products are matrix instructions again, whose operands come from shared memory: 32 keys, or a second stage, take
 # fewer registers than a tile of 16 x 16. Heads wider than 128 have none (``Problem``).
-_TF32_BIAS: _Table = {"backward_tangent_bias": ((32, 32, 8, 1), (32, 32, 8, 1), (16, 32, 8, 1), (16, 32, 8, 1))}
+_TF32: _Table = {
+    "tangent": ((32, 32, 8, 1), (32, 32, 8, 1), (32, 32, 8, 1), (16, 16, 8, 1)),
+    "backward_tangent_key_value": ((32, 32, 8, 1), (16, 32, 8, 1), (16, 16, 8, 1), (16, 16, 8, 1)),
+    "backward_tangent_bias": ((32, 32, 8, 1), (32, 32, 8, 1), (16, 32, 8, 1), (16, 32, 8, 1)),
+}
 _SM_80_TF32: _Table = {
     **_NVIDIA_FLOAT32,
-    **_TF32_BIAS,
+    **_TF32,
     "backward_tangent_query": ((32, 32, 8, 1), (32, 32, 8, 1), (32, 32, 8, 1), (16, 32, 8, 1)),
     "backward_tangent_key_value": ((32, 32, 8, 1), (16, 32, 8, 1), (32, 32, 8, 1), (16, 16, 8, 1)),
 }
 _SM_86_TF32: _Table = {
     **_SM_86_FLOAT32,
-    **_TF32_BIAS,
+    **_TF32,
     "backward_tangent_query": ((32, 32, 8, 1), (16, 32, 8, 1), (16, 32, 8, 1), (16, 16, 8, 2)),
 }
 _SM_90_TF32: _Table = {
-    **_SM_90_FLOAT32,
-    **_TF32_BIAS,
+    **_NVIDIA_FLOAT32,
+    **_TF32,
     "backward_tangent_query": ((32, 32, 8, 1), (16, 32, 8, 1), (16, 32, 8, 1), (16, 16, 8, 1)),
     "backward_bias": ((32, 32, 4, 1), (32, 32, 4, 1), (32, 32, 4, 1), (64, 32, 8, 1)),
 }
 _SM_100_TF32: _Table = {
-    **_SM_90_FLOAT32,
+    **_NVIDIA_FLOAT32,
+    **_TF32,
     "tangent": ((32, 32, 4, 1), (32, 32, 8, 1), (32, 32, 8, 1), (16, 16, 8, 1)),
     "backward_query": ((64, 32, 8, 1), (32, 32, 8, 1), (64, 32, 8, 1), (32, 32, 4, 1)),
     "backward_tangent_query": ((32, 32, 8, 1), (32, 32, 8, 1), (16, 32, 8, 1), (16, 16, 8, 2)),
@@ -200,7 +199,7 @@ _TABLES: dict[str, dict[str, _Table]] = {
         "sm_80": _SM_80_TF32, "sm_86": _SM_86_TF32, "sm_90": _SM_90_TF32, "sm_100": _SM_100_TF32,
     },
     "float32": {
-        "sm_80": _NVIDIA_FLOAT32, "sm_86": _SM_86_FLOAT32, "sm_90": _SM_90_FLOAT32, "sm_100": _SM_90_FLOAT32,
+        "sm_80": _SM_80_FLOAT32, "sm_86": _SM_86_FLOAT32, "sm_90": _NVIDIA_FLOAT32, "sm_100": _NVIDIA_FLOAT32,
         "gfx90a": _GFX942_FLOAT32, "gfx942": _GFX942_FLOAT32,
     },
 }  # fmt: skip
@@ -211,14 +210,14 @@ _TABLES: dict[str, dict[str, _Table]] = {
 _Pairs = dict[tuple[str, int], _Tile]
 _SM_80_PAIRS: _Pairs = {
     ("tangent", 32): (64, 32, 4, 2),
-    ("backward_tangent_query", 64): (32, 32, 4, 1),
+    ("backward_tangent_query", 64): (32, 32, 4, 2),
 }
 _SM_86_PAIRS: _Pairs = {("tangent", 32): (64, 32, 4, 2)}
 _SM_90_PAIRS: _Pairs = {
     ("tangent", 32): (128, 64, 8, 2),
     ("tangent", 64): (128, 32, 8, 2),
     ("backward_tangent_query", 32): (128, 32, 8, 2),
-    ("backward_tangent_query", 64): (128, 32, 8, 2),
+    ("backward_tangent_query", 64): (128, 16, 8, 2),
     ("backward_tangent_key_value", 32): (32, 128, 8, 2),
 }
 _SM_100_PAIRS: _Pairs = {

@@ -3,13 +3,13 @@
 import triton
 import triton.language as tl
 
+from .triton_operands import accumulate_rows, operand, operands, rows_product, rows_product_tangent
 from .triton_tiles import (
     LN_2,
     LOG2_E,
     accumulate,
     keys_seen,
     load_matrix_tile,
-    load_matrix_tiles,
     load_row_values,
     locate,
     matrices,
@@ -18,7 +18,6 @@ from .triton_tiles import (
     scores_tangent,
     store_matrix_tile,
     times_transposed,
-    times_transposed_tangent,
 )
 
 
@@ -149,6 +148,7 @@ def attention_tangent_kernel(
     IS_CAUSAL: tl.constexpr,
     PRECISION: tl.constexpr,
     TANGENTS: tl.constexpr,
+    CHUNK: tl.constexpr,
 ):
     """One tile of BLOCK_M queries: O' = (P∘S')V + PV' - lse'∘O with lse' = rowsum(P∘S'); the tangents share P."""
     tile, t, b, h = locate(tl.cdiv(N, BLOCK_M), T, H, TANGENTS)
@@ -165,9 +165,9 @@ def attention_tangent_kernel(
     t_out_ptrs = matrices(t_out_ptr, t_out_strides, t, b, h, TANGENTS)
 
     rows = tile * BLOCK_M + tl.arange(0, BLOCK_M)
-    query = load_matrix_tile(query_ptr, query_strides, rows, N, D, BLOCK_D)
+    query = operand(query_ptr, query_strides, rows, N, D, BLOCK_D, CHUNK)
     lse = load_row_values(lse_ptr + (b * H + h) * N, rows, N, float("inf")) * LOG2_E
-    t_query = load_matrix_tiles(t_query_ptrs, t_query_strides, rows, N, D, BLOCK_D)
+    t_query = operands(t_query_ptrs, t_query_strides, rows, N, D, BLOCK_D, CHUNK)
     t_lse, t_out = (), ()
     for _ in tl.static_range(TANGENTS):
         t_lse = t_lse + (tl.zeros([BLOCK_M], tl.float32),)
@@ -176,8 +176,8 @@ def attention_tangent_kernel(
     first, end = keys_seen(tile, N, M, grid_size, window, BLOCK_M, BLOCK_N, IS_CAUSAL)
     for start in range(first, end, BLOCK_N):
         columns = start + tl.arange(0, BLOCK_N)
-        key = load_matrix_tile(key_ptr, key_strides, columns, M, D, BLOCK_D)
-        product = times_transposed(query, key, PRECISION)
+        key = operand(key_ptr, key_strides, columns, M, D, BLOCK_D, CHUNK)
+        product = rows_product(query, key, PRECISION)
         s = scores(
             product,
             bias_ptr,
@@ -198,9 +198,9 @@ def attention_tangent_kernel(
         next_lse, next_out = (), ()
         for k in tl.static_range(TANGENTS):
             sum_k, out_k = t_lse[k], t_out[k]
-            t_key = load_matrix_tile(t_key_ptrs[k], t_key_strides, columns, M, D, BLOCK_D)
+            t_key = operand(t_key_ptrs[k], t_key_strides, columns, M, D, BLOCK_D, CHUNK)
             t_s = scores_tangent(
-                times_transposed_tangent(query, t_query[k], key, t_key, PRECISION),
+                rows_product_tangent(query, t_query[k], key, t_key, PRECISION),
                 t_bias_ptrs[k],
                 t_bias_strides,
                 t_table_ptrs[k],
@@ -215,11 +215,11 @@ def attention_tangent_kernel(
             if t_s is not None:
                 weighted = p * t_s
                 sum_k += tl.sum(weighted, 1)
-                value = load_matrix_tile(value_ptr, value_strides, columns, M, DV, BLOCK_DV)
-                out_k = accumulate(weighted, value, out_k, PRECISION)
-            t_value = load_matrix_tile(t_value_ptrs[k], t_value_strides, columns, M, DV, BLOCK_DV)
+                value = operand(value_ptr, value_strides, columns, M, DV, BLOCK_DV, CHUNK)
+                out_k = accumulate_rows(weighted, value, out_k, PRECISION)
+            t_value = operand(t_value_ptrs[k], t_value_strides, columns, M, DV, BLOCK_DV, CHUNK)
             if t_value is not None:
-                out_k = accumulate(p, t_value, out_k, PRECISION)
+                out_k = accumulate_rows(p, t_value, out_k, PRECISION)
             next_lse, next_out = next_lse + (sum_k,), next_out + (out_k,)
         t_lse, t_out = next_lse, next_out
 

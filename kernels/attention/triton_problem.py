@@ -93,7 +93,8 @@ class Problem(NamedTuple):
     def config(self, name: str) -> Config:
         """The tiles of map ``name`` for this call."""
         config = triton_configs.config(name, self._bucket(), self._products(), target(self.device))
-        return config if name == "delta" else self._beside_places(name, config)
+        by_chunks = "tangent" in name and self._chunk() is not None
+        return config if name == "delta" or by_chunks else self._beside_places(name, config)
 
     def pair_config(self, name: str) -> Config | None:
         """The tiles where two tangents share a program; None where none do."""
@@ -174,6 +175,7 @@ class Problem(NamedTuple):
             yield self.config(name), 1, arguments
             return
         T, pair = arguments["T"], self.pair_config(name)
+        arguments = arguments | {"CHUNK": self._chunk()}
         paired = 0 if pair is None else T // 2 * 2
         if pair is not None and paired:
             yield pair, paired // 2, arguments | {"T": paired, "TANGENTS": 2}
@@ -215,6 +217,10 @@ class Problem(NamedTuple):
         """Heads wider than 128 stay in float32: their TF32 operands do not fit in the shared memory of sm_80."""
         precision = dot_precision(self.dtype, target(self.device))
         return "ieee" if precision == "tf32" and self._bucket() > 128 else precision
+
+    def _chunk(self) -> int | None:
+        """What the second-order kernels are given: columns of their operands that a product reads at a time."""
+        return triton_configs.chunk(self._bucket(), self._products(), target(self.device))
 
     def _products(self) -> str:
         """The kind of products that the configuration tables go by."""

@@ -4,17 +4,16 @@ import triton
 import triton.language as tl
 
 from .triton_backward_tangent import scores_grad_tangent
+from .triton_operands import operand, operands, rows_product, rows_product_tangent
 from .triton_tiles import (
     LOG2_E,
     load_matrix_tile,
-    load_matrix_tiles,
     load_row_values,
     matrices,
     matrix,
     scores,
     scores_tangent,
     times_transposed,
-    times_transposed_tangent,
 )
 
 
@@ -118,18 +117,18 @@ def scores_grad_tangent_tile(
     IS_CAUSAL: tl.constexpr,
     PRECISION: tl.constexpr,
     TANGENTS: tl.constexpr,
+    CHUNK: tl.constexpr,
 ):
     """dS' of one head at ``rows`` and ``columns``, a tuple over the tangents from t on; 0 beyond the ends."""
     head = (b * H + h) * N
     i, j = rows[:, None], columns[None, :]
-    # all operands of a group of products first: with products on FFMA the compiler spills otherwise
     t_query_ptrs = matrices(t_query_ptr, t_query_strides, t, b, h, TANGENTS)
     t_key_ptrs = matrices(t_key_ptr, t_key_strides, t, b, h, TANGENTS)
-    query = load_matrix_tile(matrix(query_ptr, query_strides, 0, b, h), query_strides, rows, N, D, BLOCK_D)
-    t_query = load_matrix_tiles(t_query_ptrs, t_query_strides, rows, N, D, BLOCK_D)
-    key = load_matrix_tile(matrix(key_ptr, key_strides, 0, b, h), key_strides, columns, M, D, BLOCK_D)
-    t_key = load_matrix_tiles(t_key_ptrs, t_key_strides, columns, M, D, BLOCK_D)
-    product = times_transposed(query, key, PRECISION)
+    query = operand(matrix(query_ptr, query_strides, 0, b, h), query_strides, rows, N, D, BLOCK_D, CHUNK)
+    t_query = operands(t_query_ptrs, t_query_strides, rows, N, D, BLOCK_D, CHUNK)
+    key = operand(matrix(key_ptr, key_strides, 0, b, h), key_strides, columns, M, D, BLOCK_D, CHUNK)
+    t_key = operands(t_key_ptrs, t_key_strides, columns, M, D, BLOCK_D, CHUNK)
+    product = rows_product(query, key, PRECISION)
     bias_ptr = matrix(bias_ptr, bias_strides, 0, b, h)
     table_ptr = matrix(table_ptr, table_strides, 0, b, h)
     s = scores(
@@ -144,22 +143,22 @@ def scores_grad_tangent_tile(
         r = ()
         for k in tl.static_range(TANGENTS):
             t_s = scores_tangent(
-                times_transposed_tangent(query, t_query[k], key, t_key[k], PRECISION),
+                rows_product_tangent(query, t_query[k], key, t_key[k], PRECISION),
                 t_bias_ptrs[k], t_bias_strides, t_table_ptrs[k], t_table_strides, grid_size, i, j, N, M, scale,
             )  # fmt: skip
             r = r + (t_s - load_row_values(t_lse_ptr + (((t + k) * B + b) * H + h) * N, i, N, 0.0),)
 
     t_value_ptrs = matrices(t_value_ptr, t_value_strides, t, b, h, TANGENTS)
     t_grad_ptrs = matrices(t_grad_ptr, t_grad_strides, t, b, h, TANGENTS)
-    grad = load_matrix_tile(matrix(grad_ptr, grad_strides, 0, b, h), grad_strides, rows, N, DV, BLOCK_DV)
-    t_grad = load_matrix_tiles(t_grad_ptrs, t_grad_strides, rows, N, DV, BLOCK_DV)
-    value = load_matrix_tile(matrix(value_ptr, value_strides, 0, b, h), value_strides, columns, M, DV, BLOCK_DV)
-    t_value = load_matrix_tiles(t_value_ptrs, t_value_strides, columns, M, DV, BLOCK_DV)
-    d_p = times_transposed(grad, value, PRECISION)
+    grad = operand(matrix(grad_ptr, grad_strides, 0, b, h), grad_strides, rows, N, DV, BLOCK_DV, CHUNK)
+    t_grad = operands(t_grad_ptrs, t_grad_strides, rows, N, DV, BLOCK_DV, CHUNK)
+    value = operand(matrix(value_ptr, value_strides, 0, b, h), value_strides, columns, M, DV, BLOCK_DV, CHUNK)
+    t_value = operands(t_value_ptrs, t_value_strides, columns, M, DV, BLOCK_DV, CHUNK)
+    d_p = rows_product(grad, value, PRECISION)
     delta = load_row_values(delta_ptr + head, i, N, 0.0)
     tiles = ()
     for k in tl.static_range(TANGENTS):
-        t_d_p = times_transposed_tangent(grad, t_grad[k], value, t_value[k], PRECISION)
+        t_d_p = rows_product_tangent(grad, t_grad[k], value, t_value[k], PRECISION)
         t_delta = load_row_values(t_delta_ptr + (((t + k) * B + b) * H + h) * N, i, N, 0.0)
         tiles = tiles + (scores_grad_tangent(p, r[k], d_p, t_d_p, delta, t_delta),)
     return tiles

@@ -167,6 +167,7 @@ def attention_backward_tangent_table_kernel(
     IS_CAUSAL: tl.constexpr,
     PRECISION: tl.constexpr,
     TANGENTS: tl.constexpr,
+    CHUNK: tl.constexpr,
 ):
     """One tile of column pairs of one row offset, one part of the sum: Σ dS'; the tangents share P and dS."""
     tiles_m = tl.cdiv(grid_size[1], BLOCK_M)
@@ -199,7 +200,7 @@ def attention_backward_tangent_table_kernel(
             query_strides, key_strides, value_strides, bias_strides, table_strides, grad_strides,
             t_query_strides, t_key_strides, t_value_strides, t_bias_strides, t_table_strides, t_grad_strides,
             t, b, h, rows, columns, B, H, N, M, scale, grid_size, window,
-            D, DV, BLOCK_D, BLOCK_DV, IS_CAUSAL, PRECISION, TANGENTS,
+            D, DV, BLOCK_D, BLOCK_DV, IS_CAUSAL, PRECISION, TANGENTS, CHUNK,
         )  # fmt: skip
         sums = ()
         for k in tl.static_range(TANGENTS):

@@ -114,7 +114,7 @@ def dot(a, b, total, PRECISION: tl.constexpr):
 
     float32 products without TF32 have no matrix instruction on NVIDIA GPUs, and their operands are whole rows in
     registers. A barrier keeps the compiler from holding an operand there until a later product that has it: without it
-    the second-order kernels spill kilobytes.
+    second-order kernels spill hundreds of bytes to kilobytes.
     """
     if PRECISION == "ieee":
         tl.debug_barrier()

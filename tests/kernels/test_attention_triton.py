@@ -244,6 +244,7 @@ def test_ragged_sizes(case: Case):
     Case(bias="N", masked=True),
     Case(D=3, DV=33, bias="NM"),
     Case(D=70, DV=1),
+    Case(D=200, DV=256, bias="NM"),
 )
 def test_masks_tangents_and_widths(case: Case, dtype: torch.dtype):
     check(case, dtype)

@@ -1,4 +1,4 @@
-"""Every Triton kernel compiles, without a GPU, for every target; what its launch configuration costs is recorded.
+"""Every Triton kernel compiles, without a GPU, for every target; nothing spills, and all fits in shared memory.
 
 The common head sizes run always, the rest of what can be launched is marked slow (``python -m pytest -m slow``).
 """
@@ -9,15 +9,12 @@ import functools
 import importlib.util
 
 import pytest
-import torch
 
 if importlib.util.find_spec("triton") is None:
     pytest.skip("Triton is not installed", allow_module_level=True)
 
 from alternet.kernels import triton_static
-from alternet.kernels.attention import triton as backend
 from alternet.kernels.triton_compile import SHARED_MEMORY
-from alternet.kernels.triton_launch import record
 from alternet.kernels.triton_static import Case, Row
 
 MOST = ("bias, causal",)  # what holds most in registers
@@ -41,47 +38,6 @@ EVERY = [
 ]
 SLOW = [case for case in EVERY if case not in FAST]
 
-# Bytes of stack a thread has at most, by target, dtype, head size, flags and kernel; what is not here must not spill at
-# all: TF32 spills nothing, 16 bits a pair of tangents beside places, and two registers twice. Second-order float32
-# kernels spill a little where products run on FFMA (whole rows of their operands are registers), and heads of 256 more,
-# since nothing is smaller than the tile: their resident operands and results alone fill the registers of a program.
-_SPILLS = {
-    ("sm_80", "bfloat16", 64, "plain"): {"backward_tangent_query x2": 8},
-    ("sm_80", "float32", 128, "bias, causal"): {"backward_tangent_query": 8},
-    ("sm_80", "float32", 256, "bias, causal"): {
-        "tangent": 336,
-        "backward_tangent_query": 400,
-        "backward_tangent_key_value": 552,
-        "backward_tangent_bias": 3840,
-    },
-    ("sm_86", "float32", 64, "bias, causal"): {"backward_tangent_key_value": 8},
-    ("sm_86", "float32", 128, "bias, causal"): {"backward_tangent_query": 40, "backward_tangent_key_value": 8},
-    ("sm_90", "bfloat16", 64, "table, neighbours"): {"backward_tangent_query x2": 56},
-    ("sm_90", "float32", 16, "bias, causal"): {"backward_tangent_query": 8},
-    ("sm_90", "float32", 32, "bias, causal"): {"backward_tangent_bias": 16},
-    ("sm_90", "float32", 64, "bias, causal"): {"backward_tangent_key_value": 24},
-    ("sm_90", "float32", 64, "plain"): {"backward_tangent_key_value": 8},
-    ("sm_90", "float32", 128, "bias, causal"): {"backward_tangent_query": 32, "backward_tangent_key_value": 16},
-    ("sm_90", "float32", 256, "bias, causal"): {
-        "tangent": 368,
-        "backward_tangent_query": 480,
-        "backward_tangent_key_value": 560,
-        "backward_tangent_bias": 392,
-    },
-    ("sm_100", "bfloat16", 64, "plain"): {"backward_tangent_query": 8},
-    ("sm_100", "float32", 16, "bias, causal"): {"backward_tangent_bias": 8},
-    ("sm_100", "float32", 64, "bias, causal"): {"backward_tangent_key_value": 24},
-    ("sm_100", "float32", 128, "bias, causal"): {"backward_tangent_query": 48, "backward_tangent_key_value": 16},
-    ("sm_100", "float32", 256, "bias, causal"): {
-        "tangent": 360,
-        "backward_tangent_query": 440,
-        "backward_tangent_key_value": 528,
-        "backward_tangent_bias": 344,
-    },
-    ("gfx942", "float32", 256, "bias, causal"): {"backward_tangent_query": 112, "backward_tangent_key_value": 780},
-}
-SPILLS: dict[Case, dict[str, int]] = {Case("attention", *case): spilled for case, spilled in _SPILLS.items()}
-
 _rows = functools.cache(lambda case: list(triton_static.compile_rows([case])))
 every_case = pytest.mark.parametrize(
     "case",
@@ -101,31 +57,11 @@ def test_compiles_within_its_limits(case: Case):
         multiplies = "delta" not in row.kernel
         # float32 products without TF32 have matrix instructions on AMD only
         assert (row.matrix_instructions > 0) == (multiplies and not _is_ffma(case)), row
-    spilled = {_name(row): row.spill_bytes for row in rows if row.spill_bytes}
-    allowed = SPILLS.get(case, {})
-    assert all(bytes_ <= allowed.get(kernel, 0) for kernel, bytes_ in spilled.items()), spilled
+    assert {_name(row): row.spill_bytes for row in rows if row.spill_bytes} == {}
 
 
 def _name(row: Row) -> str:
     return row.kernel.removeprefix("attention_") + (f" x{row.tangents}" if row.tangents > 1 else "")
-
-
-@pytest.mark.parametrize("size", [200, 256])
-def test_what_does_not_fit_is_an_error(size: int):
-    x = torch.empty(1, 1, 64, size, device="meta")
-    t_x, row = x.expand(1, *x.shape), torch.empty(1, 1, 64, device="meta")
-    given = (x, x, x, None, None, x, row, x, t_x, t_x, t_x, None, None, t_x, row.expand(1, *row.shape), t_x)
-    parameters = {
-        "scale": 1.0,
-        "is_causal": False,
-        "grid": (),
-        "kernel_size": (),
-        "needs": (True, False, False, False, False),
-    }
-    with record("sm_90"):
-        backend.backward_tangent(*given, **parameters)
-    with record("sm_86"), pytest.raises(ValueError, match=r"heads wider than 128 needs 128 KiB .* sm_86 has 99"):
-        backend.backward_tangent(*given, **parameters)
 
 
 def _is_ffma(case: Case) -> bool:
