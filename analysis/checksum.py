@@ -1,4 +1,4 @@
-"""A short name for the contents of tensors."""
+"""Short names for the contents of tensors and texts."""
 
 from __future__ import annotations
 
@@ -7,6 +7,11 @@ from collections.abc import Iterable
 
 import torch
 from torch import Tensor
+
+
+def text_checksum(text: str) -> str:
+    """Hexadecimal digest of a text."""
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 def checksum(tensors: Iterable[Tensor]) -> str:

@@ -37,7 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"alternet{rank}: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("alternet: stopped; the same command goes on from here", file=sys.stderr)
+        then = "goes on from here" if chosen.resumes else "starts again"
+        print(f"alternet: stopped; the same command {then}", file=sys.stderr)
         return 130
     return 0
 

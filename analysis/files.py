@@ -26,6 +26,16 @@ def discarding() -> Iterator[None]:
         _discards.reset(token)
 
 
+def check_folder(name: str, folder: Path) -> None:
+    """ValueError unless files can be written into ``folder``, which argument ``name`` gives; it is not made yet."""
+    folder = folder.absolute()
+    there = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
+    if not there.is_dir():
+        raise ValueError(f"{name}: got {folder}, expected a folder, but {there} is a file")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise ValueError(f"{name}: got {folder}, expected a folder to write in, but {there} is not writable")
+
+
 @contextmanager
 def written_whole(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary name beside ``path`` that becomes ``path`` when the block ends without an exception.

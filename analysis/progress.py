@@ -27,13 +27,13 @@ def progress_bar(label: str, total: int, *, done: int = 0, unit: str = "batch") 
 
 
 @contextmanager
-def reporting(label: str) -> Iterator[Report]:
-    """A bar moved by calls of ``report(batches done, batches in all)``, the first of which says where it starts."""
+def reporting(label: str, unit: str = "batch") -> Iterator[Report]:
+    """A bar moved by calls of ``report(units done, units in all)``, the first of which says where it starts."""
     bar: list[tqdm] = []
 
     def report(done: int, total: int) -> None:
         if not bar:
-            bar.append(progress_bar(label, total, done=done))
+            bar.append(progress_bar(label, total, done=done, unit=unit))
         bar[0].update(done - bar[0].n)
 
     try:
@@ -44,12 +44,12 @@ def reporting(label: str) -> Iterator[Report]:
 
 
 @contextmanager
-def reporting_stages(label: str, total: int) -> Iterator[Callable[[str], Report]]:
+def reporting_stages(label: str, total: int, unit: str = "batch") -> Iterator[Callable[[str], Report]]:
     """One bar over several stages with ``total`` pieces in all, so that the time left is that of the whole.
 
     ``stage(name)`` begins a stage and gives its report.
     """
-    with progress_bar(label, total) as bar:
+    with progress_bar(label, total, unit=unit) as bar:
 
         def stage(name: str) -> Report:
             bar.set_postfix_str(name, refresh=False)

@@ -5,23 +5,44 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from alternet.analysis.files import check_folder
+
+SEEDS = 2**32  # what every generator takes, also with the number of a batch added
+
 
 def command(
-    commands: Any, name: str, run: Callable[[argparse.Namespace], None], text: str, *, shared: bool = False
+    commands: Any,
+    name: str,
+    run: Callable[[argparse.Namespace], None],
+    text: str,
+    *,
+    shared: bool = False,
+    resumes: bool = True,
 ) -> argparse.ArgumentParser:
     """A command that computes something random into a folder: ``run(chosen)`` with what its ``text`` says.
 
     ``chosen.ranks`` are the processes that ``torchrun`` started for a ``shared`` command, None where there is one.
+    ``resumes``: stopped, it keeps what is finished in the folder, and goes on with it.
     """
     parser = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".", allow_abbrev=False)
-    parser.add_argument("--out", type=Path, required=True, help="folder of the results; a stopped run goes on in it")
+    kept = "; a stopped run goes on in it" if resumes else ""
+    parser.add_argument("--out", type=Path, required=True, help=f"folder of the results{kept}")
     parser.add_argument("--seed", type=int, default=0, help="of everything random (0)")
     add_device(parser)
-    parser.set_defaults(run=run, shared=shared)
+    parser.set_defaults(run=partial(_run_checked, run), shared=shared, resumes=resumes)
     return parser
+
+
+def _run_checked(run: Callable[[argparse.Namespace], None], chosen: argparse.Namespace) -> None:
+    """What hours of work would end in is asked before them."""
+    if not 0 <= chosen.seed < SEEDS:
+        raise ValueError(f"seed: got {chosen.seed}, expected 0 to {SEEDS - 1}")
+    check_folder("out", chosen.out)
+    run(chosen)
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:

@@ -35,7 +35,8 @@ def add(commands: Any) -> None:
     hessian = commands.add_parser("hessian", help=text, description=f"{text}.", allow_abbrev=False)
     kinds = hessian.add_subparsers(required=True, metavar="what")
 
-    top = command(kinds, "top", _top, "the largest eigenvalues of the Hessian over many images", shared=True)
+    whole = partial(command, kinds, shared=True, resumes=False)  # of one matrix, by products that nothing keeps
+    top = whole("top", _top, "the largest eigenvalues of the Hessian over many images")
     _add_matrix(top)
     top.add_argument("-k", type=int, default=5, help="eigenvalues (5)")
     top.add_argument(
@@ -50,12 +51,12 @@ def add(commands: Any) -> None:
     )
     top.add_argument("--tol", type=float, default=1e-3, help="residuals relative to the largest (0.001)")
 
-    density = command(kinds, "density", _density, "the spectral density of the Hessian over many images", shared=True)
+    density = whole("density", _density, "the spectral density of the Hessian over many images")
     _add_matrix(density, several=True)
     density.add_argument("--probes", type=int, default=5, help="random vectors (5)")
     density.add_argument("--steps", type=int, default=50, help="products of each (50)")
 
-    trace = command(kinds, "trace", _trace, "trace and Frobenius norm of the Hessian over many images", shared=True)
+    trace = whole("trace", _trace, "trace and Frobenius norm of the Hessian over many images")
     _add_matrix(trace)
     trace.add_argument("--products", type=int, default=60, help="in all (60)")
 
@@ -134,9 +135,10 @@ def _batches(chosen: argparse.Namespace, data: ImageData) -> Batches:
     from alternet.analysis.commands.inputs import recipe_of
     from alternet.analysis.training.batches import hessian_batches
 
-    return hessian_batches(
-        data, recipe_of(chosen), seed=chosen.seed, fraction=chosen.fraction, batch_size=chosen.hessian_batch_size
-    )
+    size = chosen.hessian_batch_size
+    if size < 2 or size % 2:
+        raise ValueError(f"hessian_batch_size: got {size}, expected an even number of images, at least 2")
+    return hessian_batches(data, recipe_of(chosen), seed=chosen.seed, fraction=chosen.fraction, batch_size=size)
 
 
 def _operators(chosen: argparse.Namespace) -> dict[str, Callable[[], LinearOperator]]:
@@ -183,7 +185,8 @@ def _density(chosen: argparse.Namespace) -> None:
 def _trace(chosen: argparse.Namespace) -> None:
     from alternet.analysis.studies.hessian_report import report_trace
 
-    _print(report_trace(_operator(chosen), chosen.out, products=chosen.products, seed=chosen.seed))
+    ((name, make),) = _operators(chosen).items()
+    _print(report_trace(make(), chosen.out, name=name, products=chosen.products, seed=chosen.seed))
 
 
 def _spectra(chosen: argparse.Namespace) -> None:

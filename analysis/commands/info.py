@@ -11,7 +11,7 @@ from alternet.analysis.commands.arguments import add_device
 def add(commands: Any) -> None:
     info = commands.add_parser("info", help="what runs here, and why something does not", allow_abbrev=False)
     add_device(info)
-    info.set_defaults(run=run, shared=False)
+    info.set_defaults(run=run, shared=False, resumes=False)
 
 
 def run(chosen: argparse.Namespace) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 from alternet.analysis.distributed.ranks import RankLost, Ranks
 from alternet.analysis.progress import Report
-from alternet.analysis.studies.journal import Journal
+from alternet.analysis.studies.journal import Journal, Kind
 
 Row = dict[str, Any]
 NUMBER = "piece"  # the column of a rank's file that says which row of the study's its row is
@@ -25,7 +25,7 @@ def open_journal(
     path: str | os.PathLike[str] | None,
     kind: str,
     config: dict[str, Any],
-    columns: Collection[str],
+    columns: Mapping[str, Kind],
     ranks: Ranks | None,
 ) -> Journal:
     """``Journal(path, …)``; of several ranks the first opens it, and all get its rows, or its error."""
@@ -113,7 +113,7 @@ def _move(rows: list[Row], journal: Journal) -> None:
 
 
 def _part(journal: Journal, path: Path | None) -> Journal:
-    return Journal(path, journal.kind, journal.config, {*journal.columns, NUMBER})
+    return Journal(path, journal.kind, journal.config, {**journal.columns, NUMBER: int})
 
 
 def _part_path(path: Path | None, rank: int) -> Path | None:

@@ -60,7 +60,7 @@ def per_image_statistics(
     """
     model.eval()
     config = {"weights": checksum([*model.parameters(), *model.buffers()]), "images": len(batches.order)}
-    journal = Journal(out, KIND, config, (*COLUMNS, "map_sizes"))
+    journal = Journal(out, KIND, config, dict.fromkeys((*COLUMNS, "map_sizes"), list))
     seen: list[tuple[tuple[int, ...], Tensor, Tensor]] = []
 
     def visit(tap: Tap, maps: Tensor) -> None:

@@ -16,7 +16,7 @@ from alternet.analysis.studies.journal import START_AGAIN, Journal
 from alternet.kernels.feature_spectrum import Spectrum, SpectrumAccumulator
 
 KIND = "alternet feature sums"
-COLUMNS = ("data", "images", "shapes", "spectra")
+COLUMNS = {"data": str, "images": int, "shapes": list, "spectra": list}
 
 
 class Statistic(Protocol):

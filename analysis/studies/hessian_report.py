@@ -8,13 +8,14 @@ from typing import Any
 
 import torch
 
-from alternet.analysis.figures import draw_density, draw_eigenvalues
+from alternet.analysis.figures import draw_density, draw_eigenvalues, draw_moments
 from alternet.analysis.files import json_number, save_json
 from alternet.analysis.progress import reporting, reporting_stages
 from alternet.analysis.solvers.density import SpectralDensity, spectral_density
 from alternet.analysis.solvers.lanczos import top_eigenvalues
 from alternet.analysis.solvers.operators import LinearOperator
 from alternet.analysis.solvers.trace import moments
+from alternet.analysis.training.seeding import derived_seed
 
 KIND = "alternet hessian"
 
@@ -27,7 +28,7 @@ def report_top(
     ``draft`` names the 16-bit dtype whose products search; the numbers are those of ``op``'s own products.
     """
     cheaper = None if draft is None else op.under_autocast(getattr(torch, draft))
-    with reporting("products") as report:
+    with reporting("products", unit="product") as report:
         found = top_eigenvalues(
             op, k, which=which, tol=tol, block_size=block_size, seed=seed, draft=cheaper, progress=report
         )
@@ -59,9 +60,10 @@ def report_density(
     ``operators`` go by what they are of, and are made one at a time; the result is without nodes and weights.
     """
     densities: dict[str, SpectralDensity] = {}
-    with reporting_stages("products", len(operators) * probes * steps) as stage:
+    own = derived_seed(seed, "probes")  # probe i draws from own + i: those of seeds 0 and 1 would be the same but one
+    with reporting_stages("products", len(operators) * probes * steps, unit="product") as stage:
         for name, make in operators.items():
-            densities[name] = spectral_density(make(), probes=probes, steps=steps, seed=seed, progress=stage(name))
+            densities[name] = spectral_density(make(), probes=probes, steps=steps, seed=own, progress=stage(name))
     summaries = [_density_summary(name, density, seed) for name, density in densities.items()]
     quadratures = [{"nodes": found.nodes.tolist(), "weights": found.weights.tolist()} for found in densities.values()]
     rows = [summary | quadrature for summary, quadrature in zip(summaries, quadratures, strict=True)]
@@ -85,9 +87,9 @@ def _density_summary(name: str, found: SpectralDensity, seed: int) -> dict[str, 
     }
 
 
-def report_trace(op: LinearOperator, out: Path, *, products: int, seed: int) -> dict[str, Any]:
-    """Writes trace.json: Σ λ and the Frobenius norm with standard errors."""
-    with reporting("products") as report:
+def report_trace(op: LinearOperator, out: Path, *, name: str, products: int, seed: int) -> dict[str, Any]:
+    """Writes trace.json and trace.png: Σ λ and the Frobenius norm with standard errors, of what ``name`` says."""
+    with reporting("products", unit="product") as report:
         found = moments(op, products=products, seed=seed, progress=report)
     result = {
         "size": op.shape[0],
@@ -100,4 +102,5 @@ def report_trace(op: LinearOperator, out: Path, *, products: int, seed: int) -> 
         "seed": seed,
     }
     save_json(out / "trace.json", KIND, result)
+    draw_moments({name: found}, out / "trace.png")
     return result

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -16,23 +17,31 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from alternet.analysis.checksum import checksum
+from alternet.analysis.checksum import checksum, text_checksum
+from alternet.analysis.curvature.arithmetic import plain_arithmetic
+from alternet.analysis.curvature.evaluation import Conditions, Evaluation
 from alternet.analysis.curvature.hessian import HessianOperator
+from alternet.analysis.curvature.micro_batches import micro_batches
+from alternet.analysis.curvature.parameters import Parameters
 from alternet.analysis.distributed.dealing import finish, open_journal
 from alternet.analysis.distributed.ranks import Ranks
 from alternet.analysis.files import complete, json_number, load_json, save_json
 from alternet.analysis.progress import Report, reporting
 from alternet.analysis.solvers.lanczos import top_eigenvalues
-from alternet.analysis.studies.journal import START_AGAIN
+from alternet.analysis.studies.journal import START_AGAIN, Kind
 
 KIND = "alternet hessian spectra"
 LEVEL = 0.95  # of all intervals
 RESAMPLES = 2000
 HOW = ("engine", "micro_batch")  # arguments of the operator that its numbers do not depend on
 COLUMNS: dict[str, type] = {"values": float, "residuals": float, "converged": bool, "products": int, "sizes": int}
+# Of a loss that is still the same: threads and devices change float32 by about 1e-6, also a loss that is almost 0 (the
+# logits it is the difference of are not). Another loss or network with the same weights changes more.
+LOSS_TOLERANCE = 1e-5
 
 
 @dataclass(frozen=True)
@@ -96,8 +105,8 @@ class SpectraResult:
     sizes: [batches] images.
     network: the name that results and figures show.
     config: what the numbers depend on: ``k``, ``tol``, ``seed``, ``weight_decay``, ``loss`` and ``dtype``, further
-        arguments of the ``operator``, the number of trained ``parameters``, a checksum of the ``weights``, and how many
-        ``batches`` there are in all.
+        arguments of the ``operator``, the number of measured ``parameters``, checksums of their ``names``, of all
+        ``weights`` and of the model's ``structure`` (its repr), and how many ``batches`` there are in all.
     """
 
     values: np.ndarray
@@ -158,8 +167,8 @@ def hessian_spectra(
         tol: Lanczos stops at residuals of ``tol`` times the largest magnitude (see ``top_eigenvalues``).
         seed: batch i starts Lanczos from seed + i, which is also the seed of frozen masks.
         out: a ``.jsonl`` file that gets one line per finished mini-batch. Where it exists, the study goes on behind
-            the batches it holds, which are read again to see that they are the same; killed, it loses the batch in
-            hand at most. The finished result is saved beside it as ``.json``.
+            the batches it holds, which are read again to see that they and their loss are the same; killed, it loses
+            the batch in hand at most. The finished result is saved beside it as ``.json``.
         progress: show a bar with the time left on stderr, or call ``progress(batches done, batches in all)``, first
             with what was done before.
         network: the name in results and figures; by default the class of the model.
@@ -169,26 +178,28 @@ def hessian_spectra(
 
     Raises:
         RankLost: another rank has ended.
-        ValueError: no batches; an ``out`` that is broken, or belongs to another study or other batches; see also
-            ``HessianOperator`` and ``top_eigenvalues``.
-        FloatingPointError: a Hessian-vector product is not finite.
+        ValueError: no batches; an ``out`` that is broken, or belongs to another study, network, loss or other batches;
+            see also ``HessianOperator`` and ``top_eigenvalues``.
+        FloatingPointError: a loss or a Hessian-vector product is not finite.
     """
     if len(batches) == 0:
         raise ValueError("batches: got none, expected at least one")
     network = network or type(model).__name__
     matters = {name: value for name, value in operator.items() if name not in HOW}
     config = _config(model, loss, len(batches), k=k, tol=tol, seed=seed, weight_decay=weight_decay, operator=matters)
-    journal = open_journal(out, KIND, config, COLUMNS, ranks)
+    journal = open_journal(out, KIND, config, _row_kinds(k), ranks)
 
     def solve(index: int, batch: tuple[Tensor, Tensor], known: dict[str, Any] | None) -> dict[str, Any]:
         data = checksum(batch)
         if known is not None and known["data"] != data:
             raise ValueError(f"out: {out} holds other images or targets as batch {index}; {START_AGAIN}")
-        if known is not None:
-            return known
         try:
+            value = _loss_value(model, loss, batch, matters)
+            if known is not None:
+                _check_loss(known["loss"], value, f"out: {out} holds batch {index} with another loss")
+                return known
             op = HessianOperator(model, loss, batch, weight_decay=weight_decay, seed=seed + index, **operator)
-            return {"data": data, "sizes": len(batch[0]), **_solve(op, k, tol, seed + index)}
+            return {"data": data, "loss": value, "sizes": len(batch[0]), **_solve(op, k, tol, seed + index)}
         except FloatingPointError as error:
             raise FloatingPointError(f"batch {index}: {error} (diverged weights, bad images?)") from error
 
@@ -205,6 +216,32 @@ def _shown(progress: bool | Report, network: str) -> AbstractContextManager[Repo
     if callable(progress):
         return nullcontext(progress)
     return reporting(f"Hessian of {network}") if progress else nullcontext(lambda done, total: None)
+
+
+def _row_kinds(k: int) -> dict[str, Kind]:
+    """What the journal has of every mini-batch."""
+    lists: dict[str, Kind] = {name: (COLUMNS[name], k) for name in ("values", "residuals", "converged")}
+    return {**COLUMNS, **lists, "data": str, "loss": float}
+
+
+def _loss_value(
+    model: nn.Module, loss: Callable[[Any, Tensor], Tensor], batch: tuple[Tensor, Tensor], operator: dict[str, Any]
+) -> float:
+    """The loss of a mini-batch, without dropout, whose masks depend on the device. FloatingPointError: not finite."""
+    measured = Parameters(model, operator.get("params"))
+    (piece,) = micro_batches(batch, None, measured.dtype)
+    conditions = Conditions(operator.get("batch_norm", "running"))
+    with plain_arithmetic(measured.device), torch.no_grad():
+        value = float(Evaluation(model, loss, *piece, measured.device, conditions).objective({}))
+    if not math.isfinite(value):
+        raise FloatingPointError(f"the loss is {value}")
+    return value
+
+
+def _check_loss(before: float, now: float, message: str) -> None:
+    """Weights do not say everything: attention's heads, or what two lambdas compute, show in the loss alone."""
+    if not math.isclose(before, now, rel_tol=LOSS_TOLERANCE, abs_tol=LOSS_TOLERANCE):
+        raise ValueError(f"{message}: it was {before:.7g} and is {now:.7g}; {START_AGAIN}")
 
 
 def _arrays(column: Callable[[str], Any]) -> dict[str, np.ndarray]:
@@ -224,16 +261,25 @@ def _solve(op: HessianOperator, k: int, tol: float, seed: int) -> dict[str, Any]
 
 
 def _config(
-    model: nn.Module, loss: Callable[[Any, Tensor], Tensor], batches: int, *, weight_decay: float, **rest: Any
+    model: nn.Module,
+    loss: Callable[[Any, Tensor], Tensor],
+    batches: int,
+    *,
+    weight_decay: float,
+    operator: dict[str, Any],
+    **rest: Any,
 ) -> dict[str, Any]:
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    measured = Parameters(model, operator.get("params"))
     return {
         **rest,
+        "operator": operator,
         "weight_decay": weight_decay,
         "loss": getattr(loss, "__name__", repr(loss)),
-        "dtype": str(trained[0].dtype).removeprefix("torch.") if trained else None,
-        "parameters": sum(parameter.numel() for parameter in trained),
+        "dtype": str(measured.dtype).removeprefix("torch."),
+        "parameters": measured.size,
+        "names": text_checksum("\n".join(measured.tensors)),
         "weights": checksum([*model.parameters(), *model.buffers()]),
+        "structure": text_checksum(re.sub(r" at 0x[0-9a-f]+", "", repr(model))),  # addresses are new in every process
         "batches": batches,
     }
 

@@ -82,6 +82,8 @@ def train_batches(
         ValueError: the training set is smaller than a batch.
     """
     size = len(data.train)  # type: ignore[arg-type]
+    if size < recipe.batch_size:
+        raise ValueError(f"batch_size: got {recipe.batch_size}, expected at most {size}, the pictures there are")
     order = np.random.default_rng(derived_seed(seed, "order", epoch)).permutation(size)
     return _augmented(data, recipe, order, recipe.batch_size, (seed, "augment", epoch), device)
 
@@ -101,12 +103,19 @@ def hessian_batches(
     share those of the smaller. The defaults are the paper's.
 
     Raises:
-        ValueError: ``fraction`` is not in (0, 1], or does not fill one batch.
+        ValueError: ``fraction`` is not in (0, 1], or does not fill one batch; ``batch_size`` is not even or below 2.
     """
     if not 0 < fraction <= 1:
         raise ValueError(f"fraction: got {fraction}, expected more than 0 and at most 1")
+    if batch_size < 2 or batch_size % 2:
+        raise ValueError(f"batch_size: got {batch_size}, expected an even number (mixup pairs the images of a batch)")
     size = len(data.train)  # type: ignore[arg-type]
     order = np.random.default_rng(derived_seed(seed, "hessian")).permutation(size)[: round(fraction * size)]
+    if len(order) < batch_size:
+        raise ValueError(
+            f"fraction: got {fraction}, which is {len(order)} of {size} pictures, "
+            f"expected at least one mini-batch of {batch_size}"
+        )
     return _augmented(data, recipe, order, batch_size, (seed, "hessian augment"), device)
 
 
@@ -118,8 +127,6 @@ def _augmented(
     key: tuple[int | str, ...],
     device: str | torch.device,
 ) -> Batches:
-    if len(order) < batch_size:
-        raise ValueError(f"batch_size: got {batch_size}, expected at most {len(order)}, the pictures there are")
     augment = _augmentation(data, recipe)
     mix = Mixup(
         recipe.mixup,

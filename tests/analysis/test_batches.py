@@ -125,11 +125,16 @@ def test_evaluation_covers_the_test_set_in_order_or_evenly():
 def test_too_little_data_for_a_batch():
     with pytest.raises(ValueError, match="batch_size: got 96, expected at most 40"):
         train_batches(some_data(), PAPER, seed=0, epoch=0)
-    with pytest.raises(ValueError, match="batch_size: got 16, expected at most 4"):
+    with pytest.raises(
+        ValueError, match=r"fraction: got 0\.1, which is 4 of 40 pictures, expected at least one mini-batch of 16"
+    ):
         hessian_batches(some_data(), PAPER, seed=0)
     for fraction in (0.0, 1.5, float("nan")):
         with pytest.raises(ValueError, match="fraction"):
             hessian_batches(some_data(), PAPER, seed=0, fraction=fraction)
+    for size in (0, -4, 3):
+        with pytest.raises(ValueError, match=f"batch_size: got {size}, expected an even number"):
+            hessian_batches(some_data(), PAPER, seed=0, fraction=1.0, batch_size=size)
 
 
 @pytest.mark.parametrize(

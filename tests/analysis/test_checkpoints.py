@@ -44,6 +44,16 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.safetensors"]
 
 
+@pytest.mark.parametrize("content", [b"junk", b"Gjunk", b"hello world\n", b"\x80\x02}q", b"(lp0\n."])
+def test_texts_are_no_torch_files(tmp_path, content):
+    """Unpicklers raise whatever they stumble over."""
+    (tmp_path / "a.pth").write_bytes(content)
+    with pytest.raises(
+        ValueError, match=r"checkpoint: .*a\.pth is neither safetensors nor a torch file of tensors: \w"
+    ):
+        load_weights(small(), tmp_path / "a.pth")
+
+
 @pytest.mark.parametrize("content", [b"", b"12345678", b"\xff" * 100], ids=["empty", "short", "garbage"])
 def test_broken_files(tmp_path, content):
     path = tmp_path / "a.safetensors"

@@ -103,7 +103,10 @@ def test_hessian_of_a_checkpoint(trained, npz, tmp_path, capsys):
     found = {}
     for what, more in {"top": ["-k", "3"], "density": ["--probes", "2", "--steps", "39"], "trace": []}.items():
         assert main(["hessian", what, *arguments, *more]) == 0
-        found[what] = json.loads(capsys.readouterr().out)
+        printed, shown = capsys.readouterr()
+        assert "product" in shown.split("/s")[0].split()[-1] or "s/product" in shown
+        assert "batch" not in shown
+        found[what] = json.loads(printed)
         stored = json.loads((tmp_path / f"{what}.json").read_text())
         if what == "density":
             (found[what],), (stored,) = found[what], stored["densities"]
@@ -116,8 +119,8 @@ def test_hessian_of_a_checkpoint(trained, npz, tmp_path, capsys):
     assert max(smallest["values"]) < min(found["top"]["values"])
     assert found["trace"]["trace"] >= sum(found["top"]["values"])  # that of a linear layer has no negative eigenvalue
     assert found["density"]["proportion_negative"] == pytest.approx(0.0, abs=0.2)  # zeros round to either side
-    assert (tmp_path / "top.png").exists()
-    assert (tmp_path / "density.png").exists()
+    for what in found:
+        assert (tmp_path / f"{what}.png").exists()
     assert main(["hessian", "top", *arguments, "-k", "3", "--draft", "bfloat16"]) == 0
     drafted = json.loads(capsys.readouterr().out)
     assert drafted["values"] == pytest.approx(found["top"]["values"], abs=1e-3 * found["top"]["values"][0])  # its tol
@@ -136,6 +139,9 @@ def test_densities_of_several_blocks(trained, npz, tmp_path, capsys):
     assert [(block["of"], block["size"]) for block in printed] == [("head", 39), (r"blocks\.1\.norm", 48)]
     stored = json.loads((tmp_path / "density.json").read_text())["densities"]
     assert [np.shape(block["nodes"]) for block in stored] == [(2, 5), (2, 5)]
+    assert main(["hessian", "density", *arguments, "--probes", "2", "--steps", "5", "--seed", "1"]) == 0
+    other = json.loads((tmp_path / "density.json").read_text())["densities"]
+    assert not np.allclose(stored[0]["nodes"][1], other[0]["nodes"][0], rtol=1e-3)  # no probe is of both seeds
 
 
 def test_features_of_a_file_of_others(trained, npz, tmp_path, capsys):
@@ -181,6 +187,8 @@ def test_info(capsys):
 def test_user_errors_are_one_line(trained, npz, tmp_path, capsys):
     out = ["--out", str(tmp_path / "out")]
     weights = str(trained / "model.safetensors")
+    measured = ["--checkpoint", weights, "--data", npz]
+    (tmp_path / "junk.pth").write_bytes(b"junk")
     (tmp_path / "broken.npz").write_bytes(b"nothing")
     (tmp_path / "broken.safetensors").write_bytes(b"nothing")
     cases = {
@@ -189,7 +197,10 @@ def test_user_errors_are_one_line(trained, npz, tmp_path, capsys):
         "'imagenet' does not exist; expected cifar10": ["poster", "--data", "imagenet", *out],
         "epochs: got 0": ["poster", "--data", npz, *out, "--epochs", "0"],
         "warmup_epochs: got 9, expected 0 to 1": ["poster", "--data", npz, *out, "--epochs=2", "--warmup-epochs=9"],
-        "batch_size: got 16, expected at most 6": ["poster", "--data", npz, *out],
+        "fraction: got 0.1, which is 6 of 64 pictures, expected at least one mini-batch of 16": [
+            "poster", "--data", npz, *out
+        ],
+        "batch_size: got 66, expected at most 64": ["train", *VIT, "--data", npz, *out, "--batch-size", "66"],
         "expected some of resnet": ["poster", "--data", npz, *out, "--checkpoint", f"swin={weights}"],
         "image_size: only a folder": ["poster", "--data", npz, *out, "--image-size", "32"],
         "timm knows no 'vit_gigantic'": ["train", "--model", "vit_gigantic", "--data", npz, *out],
@@ -202,9 +213,44 @@ def test_user_errors_are_one_line(trained, npz, tmp_path, capsys):
         "fraction: got 2.0": ["hessian", "trace", "--checkpoint", weights, "--data", npz, *out, "--fraction", "2"],
         "keep_epochs: got 11, expected 0 to 10": ["train", *VIT, "--data", npz, *out, "--keep-epochs", "11"],
         "device: 'quantum' cannot be used": ["info", "--device", "quantum"],
+        "seed: got -1, expected 0 to 4294967295": ["hessian", "density", *measured, *out, "--seed", "-1"],
+        "seed: got 4294967296, expected": ["train", *VIT, "--data", npz, *out, "--seed", "4294967296"],
+        "hessian_batch_size: got 0, expected an even number": [
+            "hessian", "top", *measured, *out, "--hessian-batch-size", "0"
+        ],
+        "hessian_batch_size: got -4, expected": ["hessian", "spectra", *measured, *out, "--hessian-batch-size", "-4"],
+        "hessian_batch_size: got 3, expected": ["hessian", "trace", *measured, *out, "--hessian-batch-size", "3"],
+        "fraction: got 0.1, which is 6 of 64": ["hessian", "trace", *measured, *out],
+        "junk.pth is neither safetensors nor a torch file": [
+            "features", *VIT, "--checkpoint", str(tmp_path / "junk.pth"), "--data", npz, *out
+        ],
     }  # fmt: skip
     for message, arguments in cases.items():
         assert message in error_of(arguments, capsys), arguments
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["train", "--model", "a"],
+        ["poster"],
+        ["features", "--checkpoint", "a"],
+        *(["hessian", what, "--checkpoint", "a"] for what in ("top", "density", "trace", "spectra")),
+        ["hessian", "study"],
+    ],
+    ids=" ".join,
+)
+def test_the_folder_is_looked_at_first(command, tmp_path, capsys, monkeypatch):
+    (tmp_path / "afile").touch()
+    for out in ("afile", "afile/deeper/still"):
+        message = error_of([*command, "--data", "nowhere.npz", "--out", str(tmp_path / out)], capsys)
+        afile = tmp_path / "afile"
+        assert message == f"alternet: out: got {tmp_path / out}, expected a folder, but {afile} is a file"
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    message = error_of([*command, "--data", "nowhere.npz", "--out", str(tmp_path / "new")], capsys)
+    assert message.endswith(f"expected a folder to write in, but {tmp_path} is not writable")
+    assert [path.name for path in tmp_path.iterdir()] == ["afile"]
 
 
 @pytest.mark.parametrize(
@@ -235,6 +281,21 @@ def test_interruption(npz, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("alternet.analysis.training.loop.train", interrupted)
     assert main(["train", *VIT, "--data", npz, "--out", str(tmp_path / "out")]) == 130
     assert capsys.readouterr().err.strip() == "alternet: stopped; the same command goes on from here"
+
+
+@pytest.mark.parametrize("what", ["top", "density", "trace"])
+def test_what_keeps_nothing_does_not_promise_to_go_on(what, trained, npz, tmp_path, monkeypatch, capsys):
+    def interrupted(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(f"alternet.analysis.studies.hessian_report.report_{what}", interrupted)
+    arguments = ["--checkpoint", str(trained / "model.safetensors"), "--data", npz, "--out", str(tmp_path / "out")]
+    capsys.readouterr()
+    assert main(["hessian", what, *arguments, "--fraction", "0.25"]) == 130
+    assert capsys.readouterr().err.strip() == "alternet: stopped; the same command starts again"
+    with pytest.raises(SystemExit):
+        main(["hessian", what, "--help"])
+    assert "goes on" not in capsys.readouterr().out
 
 
 def test_a_bug_keeps_its_traceback(monkeypatch):

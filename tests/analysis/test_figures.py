@@ -15,6 +15,7 @@ from alternet.analysis.figures import (
     draw_density,
     draw_estimates,
     draw_fourier,
+    draw_moments,
     draw_spectra,
     draw_training,
     draw_training_spectra,
@@ -23,12 +24,14 @@ from alternet.analysis.figures import (
 )
 from alternet.analysis.figures.density import _draw_densities as fill_densities
 from alternet.analysis.figures.fourier import _draw as fill_fourier
+from alternet.analysis.figures.moments import _draw as fill_moments
 from alternet.analysis.figures.spectra import _draw as fill_spectra
 from alternet.analysis.figures.training import _draw as fill_training
 from alternet.analysis.figures.training_spectra import _draw_densities as fill_training_spectra
 from alternet.analysis.figures.training_spectra import _draw_estimates as fill_estimates
 from alternet.analysis.figures.variance import _draw as fill_variance
 from alternet.analysis.solvers.density import SpectralDensity
+from alternet.analysis.solvers.trace import Moments
 from alternet.analysis.studies.spectra import SpectraResult, ape, nep
 
 SIZES = [(8, 8), (8, 8), (8, 8), (4, 4), (4, 4), (1, 1)]
@@ -85,6 +88,8 @@ def spectral_density(size, probes):
 
 DENSITIES = {"blocks.0": spectral_density(300, 4), "head": spectral_density(40, 1)}
 
+MOMENTS = {"blocks.0": Moments(120.0, 3.0, 400.0, 8.0, 60), "head": Moments(-7.0, float("nan"), 9.0, float("nan"), 3)}
+
 
 def filled(fill, *results):
     figure = Figure()
@@ -97,6 +102,7 @@ DRAWINGS = {
     "variance": lambda path: draw_variance([variance_result("ResNet"), variance_result()], path),
     "spectra": lambda path: draw_spectra([random_spectra("ViT", 30, 5), random_spectra("ResNet", 300, 0)], path),
     "density": lambda path: draw_density(DENSITIES, path),
+    "moments": lambda path: draw_moments(MOMENTS, path),
     "training spectra": lambda path: draw_training_spectra(COURSE, path),
     "estimates": lambda path: draw_estimates(COURSE, path),
     "training": lambda path: draw_training({"ViT": history(3), "ResNet": history(1)}, path),
@@ -139,11 +145,12 @@ def test_the_old_picture_stays_where_a_new_one_fails(tmp_path):
         (draw_training_spectra, {}),
         (draw_estimates, {"ViT": {}}),
         (draw_density, {}),
+        (draw_moments, {}),
         (draw_fourier, [fourier_result(), fourier_result(axis="paper")]),
     ],
 )
 def test_nothing_to_draw_is_an_error(tmp_path, draw, results):
-    with pytest.raises(ValueError, match=r"^(results|histories|course|densities): .*(got|has no)"):
+    with pytest.raises(ValueError, match=r"^(results|histories|course|densities|found): .*(got|has no)"):
         draw(results, tmp_path / "figure.png")
     assert not any(tmp_path.iterdir())
 
@@ -248,6 +255,18 @@ def test_densities_have_a_panel_each():
         grid, curve = axes.lines[0].get_data()
         np.testing.assert_allclose(curve, density.curve(grid)[0], rtol=1e-6, atol=1e-6 * curve.max())
         assert len(axes.collections) == (1 if len(density.nodes) > 1 else 0)  # one probe has no error
+
+
+def test_moments_have_their_errors_as_bars():
+    trace, norm = filled(fill_moments, MOMENTS).axes
+    assert [label.get_text() for label in trace.get_yticklabels()] == ["blocks.0", "head"]
+    for axes, values, (low, high) in ((trace, [120, -7], (114, 126)), (norm, [20, 3], (19.6, 20.4))):
+        points, bars = axes.containers[0], axes.containers[0][2]
+        assert [container[0].get_xdata().item() for container in axes.containers] == values
+        np.testing.assert_allclose(bars[0].get_segments()[0][:, 0], (low, high))
+        assert points.has_xerr
+        assert not axes.containers[1].has_xerr  # of one sample
+    assert [text.get_text() for text in trace.texts] == ["120 ± 6", "-7"]
 
 
 def test_estimates_are_drawn_with_their_intervals():

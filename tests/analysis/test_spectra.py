@@ -104,7 +104,7 @@ def test_a_file_cut_anywhere_loses_one_batch_at_most(tmp_path):
         finished = max(content[:cut].count(b"\n") - 1, 0)
         asked = CountingForward(model())
         assert_same(study(net=asked.net, out=out), whole)
-        assert asked.calls == FORWARD_PASSES * (5 - finished)
+        assert asked.calls == FORWARD_PASSES * (5 - finished) + 5  # of all of them, the loss
         before, after = ([json.loads(line) for line in text.splitlines()] for text in (content, out.read_bytes()))
         assert [{**row, "seconds": None} for row in after[1:]] == [{**row, "seconds": None} for row in before[1:]]
 
@@ -173,13 +173,20 @@ def test_what_fails_at_once_leaves_no_file(tmp_path):
         (2, '{"values": [1, 2', "damaged in line 3"),
         (2, "[1, 2]", "damaged in line 3"),
         (2, '{"values": [1, 2]}', "damaged in line 3: it lacks"),
+        (2, {"values": 3.5}, r"a\.jsonl is damaged in line 3: values is 3\.5, expected a list of 5, each a number"),
+        (2, {"values": [1.0] * 4}, "damaged in line 3: values is .*, expected a list of 5"),
+        (2, {"values": [[1.0]] * 5}, "damaged in line 3: values is .*, expected a list of 5"),
+        (3, {"converged": [1] * 5}, "damaged in line 4: converged is .*, each true or false"),
+        (3, {"sizes": "four"}, 'damaged in line 4: sizes is "four", expected a whole number'),
+        (4, {"data": None}, "damaged in line 5: data is null, expected a text"),
     ],
 )
 def test_a_damaged_file_is_refused(tmp_path, line, replacement, message):
     out = tmp_path / "spectra.jsonl"
     study(out=out)
     lines = out.read_text().splitlines()
-    lines[line] = replacement
+    changed = isinstance(replacement, dict)
+    lines[line] = json.dumps(json.loads(lines[line]) | replacement) if changed else replacement
     out.write_text("\n".join(lines) + "\n")
     before = out.read_bytes()
     with pytest.raises(ValueError, match=message):
@@ -187,10 +194,96 @@ def test_a_damaged_file_is_refused(tmp_path, line, replacement, message):
     assert out.read_bytes() == before
 
 
+@pytest.mark.parametrize("content", ["my notes", "my notes\n", '{"a": 1}', '{"a": 1}\n{"b', '{"kind": "another"'])
+def test_a_file_of_others_stays_as_it_is(tmp_path, content):
+    out = tmp_path / "notes.jsonl"
+    out.write_text(content)
+    with pytest.raises(ValueError, match=r"out: .*notes\.jsonl is (damaged in line 1|of )"):
+        study(out=out)
+    assert out.read_text() == content
+
+
+def test_another_study_keeps_its_torn_line(tmp_path):
+    out = tmp_path / "spectra.jsonl"
+    study(out=out)
+    torn = out.read_bytes()[:-9]
+    out.write_bytes(torn)
+    with pytest.raises(ValueError, match="another study"):
+        study(out=out, k=2)
+    assert out.read_bytes() == torn
+
+
+class Heads(nn.Module):
+    """Attention whose number of heads is in none of its weights, nor in its repr."""
+
+    def __init__(self, heads):
+        super().__init__()
+        self.heads, self.mix = heads, nn.Linear(12, 12)
+
+    def forward(self, x):
+        q = self.mix(x).flatten(1).unflatten(1, (self.heads, -1))
+        return (q @ q.mT).softmax(-1).matmul(q).flatten(1)
+
+
+def attentive(heads=3, activation=nn.Tanh):
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), Heads(heads), activation(), nn.Linear(12, 12), nn.Linear(12, 3))
+
+
+def with_frozen(name):
+    net = attentive()
+    net.get_parameter(f"{name}.weight").requires_grad_(False)
+    return net
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "message"),
+    [
+        ({"net": attentive(3)}, {"net": attentive(2)}, r"holds batch 0 with another loss: it was 1\.\d+ and is 1\."),
+        ({"net": attentive()}, {"net": attentive(activation=nn.ReLU)}, "another study: structure was"),
+        ({"net": with_frozen("1.mix")}, {"net": with_frozen("3")}, "another study: names was"),
+        (
+            {"loss": lambda output, targets: F.cross_entropy(output, targets)},
+            {"loss": lambda output, targets: F.cross_entropy(output, targets, label_smoothing=0.1)},
+            "holds batch 0 with another loss",
+        ),
+    ],
+)
+def test_another_network_or_loss_with_the_same_weights_is_refused(tmp_path, first, second, message):
+    out = tmp_path / "spectra.jsonl"
+    done = study(out=out, k=2, **first)
+    before = out.read_bytes()
+    with pytest.raises(ValueError, match=message):
+        study(out=out, k=2, **second)
+    assert out.read_bytes() == before
+    assert_same(study(out=out, k=2, **first), done)
+
+
+def test_a_loss_rounded_otherwise_is_the_same(tmp_path):
+    """As by another number of threads, or on another device."""
+    out = tmp_path / "spectra.jsonl"
+    done = study(out=out)
+    header, *rows = map(json.loads, out.read_text().splitlines())
+    rows = [row | {"loss": row["loss"] * (1 + 3e-6)} for row in rows]
+    out.write_text("".join(json.dumps(line) + "\n" for line in (header, *rows)))
+    assert_same(study(out=out), done)
+
+
+def test_a_file_of_an_earlier_version_says_what_it_lacks(tmp_path):
+    out = tmp_path / "spectra.jsonl"
+    study(out=out)
+    header, *rows = map(json.loads, out.read_text().splitlines())
+    for name in ("names", "structure"):
+        del header["config"][name]
+    out.write_text("".join(json.dumps(line) + "\n" for line in (header, *rows)))
+    with pytest.raises(ValueError, match=r"names was absent and is .*, structure was absent and is .*; remove it to"):
+        study(out=out)
+
+
 def test_diverged_weights_are_named_with_the_batch():
     data = batches()
     data[2][0][1] = float("nan")
-    with pytest.raises(FloatingPointError, match="batch 2: product 1 "):
+    with pytest.raises(FloatingPointError, match="batch 2: the loss is nan"):
         study(data=data)
 
 

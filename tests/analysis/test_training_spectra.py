@@ -92,7 +92,7 @@ def test_what_was_done_before_does_not_count_for_the_speed(tmp_path):
     bars = []
     with pytest.MonkeyPatch.context() as patch:
         made = progress.progress_bar
-        patch.setattr(progress, "progress_bar", lambda *args: bars.append(made(*args)) or bars[-1])
+        patch.setattr(progress, "progress_bar", lambda *args, **more: bars.append(made(*args, **more)) or bars[-1])
         spectra_over_training(snapshots()[1:2], tmp_path, k=2)
         spectra_over_training(snapshots(), tmp_path, k=2)
     assert [(bar.initial, bar.n, bar.total) for bar in bars] == [(0, 2, 2), (2, 7, 7)]
