@@ -15,7 +15,6 @@ from alternet.analysis.solvers.density import SpectralDensity, spectral_density
 from alternet.analysis.solvers.lanczos import top_eigenvalues
 from alternet.analysis.solvers.operators import LinearOperator
 from alternet.analysis.solvers.trace import moments
-from alternet.analysis.training.seeding import derived_seed
 
 KIND = "alternet hessian"
 
@@ -60,10 +59,9 @@ def report_density(
     ``operators`` go by what they are of, and are made one at a time; the result is without nodes and weights.
     """
     densities: dict[str, SpectralDensity] = {}
-    own = derived_seed(seed, "probes")  # probe i draws from own + i: those of seeds 0 and 1 would be the same but one
     with reporting_stages("products", len(operators) * probes * steps, unit="product") as stage:
         for name, make in operators.items():
-            densities[name] = spectral_density(make(), probes=probes, steps=steps, seed=own, progress=stage(name))
+            densities[name] = spectral_density(make(), probes=probes, steps=steps, seed=seed, progress=stage(name))
     summaries = [_density_summary(name, density, seed) for name, density in densities.items()]
     quadratures = [{"nodes": found.nodes.tolist(), "weights": found.weights.tolist()} for found in densities.values()]
     rows = [summary | quadrature for summary, quadrature in zip(summaries, quadratures, strict=True)]
