@@ -22,12 +22,12 @@ def images(count: int = 7):
     return torch.randn(count, 3, 2, 2, generator=generator, dtype=torch.float64), torch.arange(count) % 3
 
 
-def dense_gauss_newton(model, x, targets):
+def dense_gauss_newton(model, x, targets, loss=F.cross_entropy):
     parameters = {name: p.detach() for name, p in model.named_parameters()}
     jacobian = jacrev(lambda p: functional_call(model, p, (x,)))(parameters)
     flat = torch.cat([part.flatten(2) for part in jacobian.values()], dim=2).flatten(0, 1)  # [outputs, n]
     outputs = model(x).detach()
-    inner = hessian(lambda z: F.cross_entropy(z, targets))(outputs).reshape(outputs.numel(), -1)
+    inner = hessian(lambda z: loss(z, targets))(outputs).reshape(outputs.numel(), -1)
     return flat.T @ inner @ flat
 
 
@@ -44,6 +44,35 @@ def test_products_are_those_of_the_dense_matrix(dtype, tolerance):
     assert relative_error(op.matmat(eye), want) <= tolerance
     assert relative_error(op @ eye[3], want[3]) <= tolerance
     assert torch.linalg.eigvalsh(want).min() >= 0.1 - 1e-12
+
+
+def squared_errors(output, targets):
+    return (output - targets).square().mean()
+
+
+def logistic(output, targets):
+    return torch.log1p(torch.exp(-output * targets)).mean()
+
+
+def huber(output, targets):
+    errors = (output - targets).abs()
+    return torch.where(errors <= 1, errors.square() / 2, errors - 0.5).mean()
+
+
+@pytest.mark.parametrize(
+    ("loss", "composed"),
+    [(F.mse_loss, squared_errors), (F.soft_margin_loss, logistic), (F.huber_loss, huber)],
+    ids=["squares", "logistic", "huber"],
+)
+@pytest.mark.parametrize("engine", ["graph", "jvp"])
+def test_losses_without_forward_derivatives_in_pytorch(engine, loss, composed):
+    model, (x, _) = network(), images()
+    targets = model(x).detach() + torch.tensor([0.5, -0.5, 2.0], dtype=torch.float64)
+    op = GaussNewtonOperator(model, loss, (x, targets), engine=engine)
+    want = dense_gauss_newton(model, x, targets, composed)
+    eye = torch.eye(op.shape[0], dtype=torch.float64)
+    assert relative_error(op.matmat(eye), want) <= 1e-12
+    assert relative_error(op @ eye[3], want[3]) <= 1e-12
 
 
 def test_a_linear_networks_hessian_is_its_gauss_newton_matrix():
