@@ -7,7 +7,8 @@ forward over reverse, jvp(grad). Both agree with float64 double backward to roun
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -56,7 +57,8 @@ class HessianOperator(CurvatureOperator):
     Raises:
         TypeError: parameters are of several dtypes, or of another than float32 and float64.
         ValueError: an argument out of range; a selection that is empty or unknown; no images; a loss that is no scalar,
-            or for ``micro_batch`` no mean; ``micro_batch`` would divide the statistics of a batch.
+            or for ``micro_batch`` no mean; ``micro_batch`` would divide the statistics of a batch. Products by "jvp" of
+            operations whose gradients have no forward derivative in PyTorch (``huber_loss``, ``soft_margin_loss``).
     """
 
     def _keeping(self, evaluation: Evaluation) -> Engine:
@@ -112,8 +114,23 @@ class _ForwardOverReverse:
         self._parameters = {name: parameter.detach() for name, parameter in parameters.items()}
 
     def product(self, direction: Named) -> Named:
-        return jvp(self._gradient, (self._parameters,), (direction,))[1]
+        with _naming_the_engine():
+            return jvp(self._gradient, (self._parameters,), (direction,))[1]
 
     def products(self, directions: Named) -> Named:
         """directions: [m, *shape] each; vmap shares what does not depend on the direction."""
         return vmap(self.product, randomness="same")(directions)
+
+
+@contextmanager
+def _naming_the_engine() -> Iterator[None]:
+    """Where PyTorch has no forward derivative of a gradient, which it says in words of its own, the way out."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not any(words in str(error) for words in ("forward AD", "ZeroTensors are immutable")):
+            raise
+        raise ValueError(
+            'engine="jvp" needs forward derivatives of the gradient, which PyTorch lacks for an operation of the '
+            f'model or the loss; engine="graph" does without them: {error}'
+        ) from error

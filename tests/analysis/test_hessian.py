@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 from torch import nn
+from torch.func import functional_call
 from torch.nn import functional as F
 
 from alternet.analysis.curvature.hessian import HessianOperator
@@ -42,6 +43,39 @@ def test_top_eigenvalues_are_those_of_the_dense_hessian(name, engine, dtype, tol
     found = top_eigenvalues(op, 5, tol=tol)
     assert found.converged.all()
     torch.testing.assert_close(found.values, exact, rtol=0, atol=error * exact[0].abs().item())
+
+
+def regression():
+    generator = torch.Generator().manual_seed(1)
+    return tuple(torch.randn(4, width, generator=generator, dtype=torch.float64) for width in (3, 2))
+
+
+def regressor():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)).double()
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_squared_errors(engine):
+    model, (x, y) = regressor(), regression()
+    op = HessianOperator(model, F.mse_loss, (x, y), engine=engine)
+
+    def loss(vector):
+        return (functional_call(model, op.named(vector), (x,)) - y).square().mean()
+
+    exact = torch.autograd.functional.hessian(loss, op.flatten(dict(model.named_parameters())).detach())
+    eye = torch.eye(op.shape[0], dtype=op.dtype)
+    assert relative_error(op.matmat(eye), exact) <= 1e-13
+    assert relative_error(op @ eye[3], exact[3]) <= 1e-13
+
+
+def test_losses_without_forward_derivatives_name_the_engine_that_serves_them():
+    model, data = regressor(), regression()
+    op = HessianOperator(model, F.huber_loss, data, engine="jvp")
+    for vectors in (torch.ones(op.shape[0], dtype=op.dtype), torch.ones(op.shape[0], 2, dtype=op.dtype)):
+        with pytest.raises(ValueError, match=r'engine="jvp" needs .*engine="graph" does without .*huber_loss'):
+            op @ vectors if vectors.dim() == 1 else op.matmat(vectors)
+    HessianOperator(model, F.huber_loss, data, engine="graph").check()
 
 
 @pytest.mark.parametrize("engine", ENGINES)
