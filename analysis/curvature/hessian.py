@@ -39,8 +39,10 @@ class HessianOperator(CurvatureOperator):
         data: ``(images, targets)``, or an iterable of such batches. Drawn and copied once, so that the matrix is fixed
             and symmetric whatever augments them; floating-point tensors take the model's dtype. Several batches give
             the mean over all images, each weighted by its own number; one of them at a time is on the model's device.
-        params: None for every parameter that requires a gradient; a regular expression, for all parameters in whose
-            name it is found; or names. The last two select frozen parameters too.
+        params: None for every parameter that requires a gradient; the name of a parameter, or of a module for all
+            parameters in it; names of both kinds; or, as one string that is no such name, a regular expression for all
+            parameters in whose name it is found. All but None select frozen parameters too. A parameter that several
+            modules share goes by any of its names, and counts once, by the first.
         weight_decay: adds ½·weight_decay·‖w‖² over the selected parameters, which shifts every eigenvalue by it.
         micro_batch: at most so many images at a time, which bounds the memory of a product; the matrix is the same.
         engine: "graph" keeps the graph of the gradient: fewest operations per product, most memory; of several

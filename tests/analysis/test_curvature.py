@@ -68,6 +68,25 @@ def one_more_axis(op):
     return {**named, "4.bias": named["4.bias"][:, 0]}
 
 
+class Scaled(nn.Module):
+    """Its first parameter is a scalar."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale, self.layer = nn.Parameter(torch.tensor(2.0)), nn.Linear(48, 3)
+
+    def forward(self, x):
+        return self.scale * self.layer(x.flatten(1))
+
+
+@pytest.mark.parametrize("params", [None, ["scale", "layer.bias"]])
+def test_of_tensors_by_name_the_one_of_a_wrong_shape_is_blamed(params):
+    op = operator(Scaled().double(), params=params)
+    named = op.named(torch.zeros(op.shape[0], dtype=op.dtype))
+    with pytest.raises(ValueError, match=r"expected 'scale' in shape \[\], .*got \[1\]"):
+        op @ {**named, "scale": named["scale"][None]}
+
+
 def test_scipy_finds_the_eigenvalues():
     linalg = pytest.importorskip("scipy.sparse.linalg")
     exact = torch.linalg.eigvalsh(exact_hessian("mlp"))[-3:].numpy()
@@ -213,6 +232,9 @@ def mixed():
         (lambda: operator(weight_decay=float("nan")), ValueError, "weight_decay"),
         (lambda: operator(params="no such"), ValueError, "params: .*no such"),
         (lambda: operator(params=["4.wieght"]), ValueError, r"params: .*'4\.wieght', but \['4\.weight'"),
+        (lambda: operator(params="("), ValueError, r"params: expected the name of .* regular expression, got '\('"),
+        (lambda: operator(params=3), TypeError, "params: expected None, a string or strings, got 3"),
+        (lambda: operator(params=["4.bias", 3]), TypeError, r"params: expected .*, got \['4\.bias', 3\]"),
         (lambda: operator(params=[]), ValueError, "params: .*empty"),
         (lambda: operator(build("mlp").requires_grad_(False)), ValueError, "params: .*require a gradient"),
         (lambda: operator(mixed()), TypeError, "model: .*float32.*float64"),
