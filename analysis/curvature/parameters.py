@@ -53,8 +53,8 @@ class Parameters:
             difference = sorted(tensors.keys() ^ self.shapes.keys())
             raise ValueError(f"tensors: names must be those of the selected parameters, these differ: {difference}")
         # Whether there are columns, and how many, is what most of them say: a few wrong ones are to be named.
-        more = [tensors[name].shape[len(shape) :] for name, shape in self.shapes.items()]
-        columns = max([(), *(tuple(axes) for axes in more if len(axes) == 1)], key=more.count)
+        more = [tuple(tensors[name].shape[len(shape) :]) for name, shape in self.shapes.items()]
+        columns = max([(), *(axes for axes in more if len(axes) == 1)], key=more.count)
         for name, shape in self.shapes.items():
             if tensors[name].shape != (*shape, *columns):
                 raise ValueError(
