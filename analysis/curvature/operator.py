@@ -94,7 +94,8 @@ class CurvatureOperator:
     def __matmul__(self, vector: Tensor | Mapping[str, Tensor]) -> Tensor | Named:
         """The product with one vector: a flat tensor [n], or tensors by parameter name, in the parameters' shapes.
 
-        The result is of the same kind. A vector must be in the operator's dtype and on its device.
+        The result is of the same kind. A vector must be in the operator's dtype and on its device. To autograd products
+        are constants: nothing is differentiated through them, whether or not the vector requires a gradient.
 
         Raises:
             TypeError: the vector is neither a tensor nor tensors by name.
@@ -106,6 +107,7 @@ class CurvatureOperator:
         direction = self._parameters.split(vector)
         product = self._mean(lambda engine: self._parameters.join(engine.product(direction)))
         return product.add_(vector, alpha=self.weight_decay)
+        vector = vector.detach()  # else the result's derivative would be the weight decay's alone
 
     @overload
     def matmat(self, vectors: Tensor) -> Tensor: ...
@@ -118,7 +120,7 @@ class CurvatureOperator:
         self._check(vectors, 2)
         if vectors.shape[1] == 0:
             return torch.zeros_like(vectors)
-        rows = vectors.t().contiguous()
+        rows = vectors.detach().t().contiguous()
 
         def products(engine: Engine) -> Tensor:
             groups = rows.split(len(rows) if self._kept else self._columns)

@@ -68,6 +68,15 @@ def one_more_axis(op):
     return {**named, "4.bias": named["4.bias"][:, 0]}
 
 
+@pytest.mark.parametrize("engine", ENGINES)
+def test_to_autograd_products_are_constants(engine):
+    op = operator(weight_decay=0.1, engine=engine)
+    vectors = torch.randn(op.shape[0], 2, dtype=op.dtype, requires_grad=True)
+    assert torch.equal(op.matmat(vectors), op.matmat(vectors.detach()))
+    for product in (op @ vectors[:, 0], op.matmat(vectors), *(op @ op.named(vectors[:, 0])).values()):
+        assert not product.requires_grad
+
+
 class Scaled(nn.Module):
     """Its first parameter is a scalar."""
 
