@@ -37,8 +37,10 @@ class HessianOperator(CurvatureOperator):
         loss: ``loss(output, targets)`` -> scalar. Over several batches or micro-batches it must be a mean over images,
             as most losses are by default; with one batch this is the paper's mini-batch loss.
         data: ``(images, targets)``, or an iterable of such batches. Drawn and copied once, so that the matrix is fixed
-            and symmetric whatever augments them; floating-point tensors take the model's dtype. Several batches give
-            the mean over all images, each weighted by its own number; one of them at a time is on the model's device.
+            and symmetric whatever augments them; what they draw from the global generators (Python's, NumPy's, torch's)
+            is fixed by ``seed``, what a loader's own generator gives is not. Floating-point tensors take the model's
+            dtype. Several batches give the mean over all images, each weighted by its own number; one of them at a time
+            is on the model's device.
         params: None for every parameter that requires a gradient; the name of a parameter, or of a module for all
             parameters in it; names of both kinds; or, as one string that is no such name, a regular expression for all
             parameters in whose name it is found. All but None select frozen parameters too. A parameter that several
@@ -54,7 +56,7 @@ class HessianOperator(CurvatureOperator):
             differentiates through them. Buffers are untouched.
         dropout: "off" measures the network in eval mode; "frozen" in training mode, with masks of dropout and drop
             path drawn from ``seed`` that are the same in every product.
-        seed: of frozen masks, by the number of the micro-batch.
+        seed: of frozen masks, by the number of the micro-batch, and of what ``data`` draws.
 
     Raises:
         TypeError: parameters are of several dtypes, or of another than float32 and float64.

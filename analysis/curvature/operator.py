@@ -19,6 +19,7 @@ from alternet.analysis.curvature.parameters import Named, Parameters
 from alternet.analysis.curvature.scipy_operator import scipy_operator
 from alternet.analysis.curvature.symmetry import Symmetry, check_symmetry
 
+from alternet.analysis.training.seeding import seeded
 ENGINES = ("auto", "graph", "jvp")
 SHARE = 0.5  # of the available memory for graphs; a product's own tensors and the solver's vectors need the rest
 
@@ -61,7 +62,8 @@ class CurvatureOperator:
         self.dtype, self.device = self._parameters.dtype, self._parameters.device
         self.shape = (self._parameters.size, self._parameters.size)
         self.weight_decay = weight_decay
-        pieces = micro_batches(data, micro_batch, self.dtype)
+        with seeded(seed, "data", device=self.device):  # loaders that augment or shuffle draw now
+            pieces = micro_batches(data, micro_batch, self.dtype)
         self._evaluations = [
             Evaluation(model, loss, *piece, self.device, conditions, number) for number, piece in enumerate(pieces)
         ]

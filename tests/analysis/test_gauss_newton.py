@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import random
+
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -108,6 +111,23 @@ def test_augmented_batches_are_drawn_once(engine):
     vector = torch.randn(op.shape[0], dtype=torch.float64)
     assert torch.equal(op @ vector, op @ vector)
     assert drawn == [0, 1]
+
+
+def test_augmentation_is_drawn_from_the_seed():
+    x, targets = images()
+
+    class Augmented:
+        def __iter__(self):
+            noise = torch.randn_like(x) + random.random() + np.random.rand()
+            yield x + 0.1 * noise, targets
+
+    def products(outside, seed):
+        torch.manual_seed(outside), np.random.seed(outside), random.seed(outside)
+        op = HessianOperator(network(), F.cross_entropy, Augmented(), seed=seed)
+        return op @ torch.ones(op.shape[0], dtype=op.dtype)
+
+    assert torch.equal(products(1, seed=0), products(2, seed=0))
+    assert not torch.equal(products(1, seed=0), products(1, seed=1))
 
 
 @pytest.mark.parametrize(
