@@ -59,7 +59,8 @@ class HessianOperator(CurvatureOperator):
         seed: of frozen masks, by the number of the micro-batch, and of what ``data`` draws.
 
     Raises:
-        TypeError: parameters are of several dtypes, or of another than float32 and float64.
+        TypeError: parameters are of several dtypes, or of another than float32 and float64; ``data``, ``params`` or
+            ``micro_batch`` of another kind.
         ValueError: an argument out of range; a selection that is empty or unknown; no images; a loss that is no scalar,
             or for ``micro_batch`` no mean; ``micro_batch`` would divide the statistics of a batch. Products by "jvp" of
             operations whose gradients have no forward derivative in PyTorch (``huber_loss``, ``soft_margin_loss``).

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, Protocol, overload
@@ -18,8 +19,8 @@ from alternet.analysis.curvature.micro_batches import Batch, micro_batches
 from alternet.analysis.curvature.parameters import Named, Parameters
 from alternet.analysis.curvature.scipy_operator import scipy_operator
 from alternet.analysis.curvature.symmetry import Symmetry, check_symmetry
-
 from alternet.analysis.training.seeding import seeded
+
 ENGINES = ("auto", "graph", "jvp")
 SHARE = 0.5  # of the available memory for graphs; a product's own tensors and the solver's vectors need the rest
 
@@ -53,8 +54,8 @@ class CurvatureOperator:
         dropout: str = "off",
         seed: int = 0,
     ) -> None:
-        if not weight_decay >= 0:
-            raise ValueError(f"weight_decay: expected 0 or more, got {weight_decay}")
+        if not 0 <= weight_decay < math.inf:
+            raise ValueError(f"weight_decay: expected a finite number, 0 or more, got {weight_decay}")
         if engine not in ENGINES:
             raise ValueError(f"engine: expected one of {list(ENGINES)}, got {engine!r}")
         conditions = Conditions(batch_norm, dropout, seed)
@@ -106,10 +107,10 @@ class CurvatureOperator:
         if isinstance(vector, Mapping):
             return self.named(self @ self.flatten(vector))
         self._check(vector, 1)
+        vector = vector.detach()  # else the result's derivative would be the weight decay's alone
         direction = self._parameters.split(vector)
         product = self._mean(lambda engine: self._parameters.join(engine.product(direction)))
         return product.add_(vector, alpha=self.weight_decay)
-        vector = vector.detach()  # else the result's derivative would be the weight decay's alone
 
     @overload
     def matmat(self, vectors: Tensor) -> Tensor: ...

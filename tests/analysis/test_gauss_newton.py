@@ -134,6 +134,7 @@ def test_augmentation_is_drawn_from_the_seed():
     ("data", "error", "message"),
     [
         ([], ValueError, "data: got no batches"),
+        (5, TypeError, r"data: expected \(images, targets\) or batches of them, got int"),
         ([torch.ones(2)], TypeError, r"data: expected \(images, targets\) or batches of them, got Tensor"),
         ((torch.ones(0, 3, 2, 2), torch.ones(0)), ValueError, "data: a batch has no images"),
     ],
