@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
+from torch.utils._pytree import tree_leaves
 
 from alternet.analysis.curvature.parameters import Named
 from alternet.analysis.training.seeding import seeded
@@ -112,6 +113,18 @@ class Evaluation:
         """The loss."""
         return self.value(self.output(parameters))
 
+    def change(self) -> float:
+        """How far two runs are apart in the outputs and the loss, relative to them; rounding where nothing changes."""
+        with torch.no_grad():
+            first, second = (self._run() for _ in range(2))
+        return max(_distance(a, b) for a, b in zip(first, second, strict=True))
+
+    def _run(self) -> list[Tensor]:
+        """The network's floating-point outputs and the loss."""
+        output = self.output({})
+        tensors = [leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor) and leaf.is_floating_point()]
+        return [*tensors, self.value(output)]
+
     def on_device(self) -> Evaluation:
         """The same with its data on the device for good."""
         return replace(self, images=self.images.to(self.device), targets=self.targets.to(self.device))
@@ -119,6 +132,12 @@ class Evaluation:
     def part(self, images: int) -> Evaluation:
         """Of the first ``images`` only."""
         return replace(self, images=self.images[:images], targets=self.targets[:images])
+
+
+def _distance(a: Tensor, b: Tensor) -> float:
+    """‖b - a‖ / ‖a‖ of what is finite, for masks put infinities among outputs."""
+    a, b = (t.nan_to_num(0, 0, 0).double() for t in (a, b))
+    return float((b - a).norm() / a.norm()) if not torch.equal(a, b) else 0.0
 
 
 def check_separable(evaluation: Evaluation) -> None:

@@ -18,7 +18,7 @@ from alternet.analysis.curvature.graph_memory import available_bytes, predicted_
 from alternet.analysis.curvature.micro_batches import Batch, micro_batches
 from alternet.analysis.curvature.parameters import Named, Parameters
 from alternet.analysis.curvature.scipy_operator import scipy_operator
-from alternet.analysis.curvature.symmetry import Symmetry, check_symmetry
+from alternet.analysis.curvature.symmetry import Symmetry, check_change, check_symmetry
 from alternet.analysis.training.seeding import seeded
 
 ENGINES = ("auto", "graph", "jvp")
@@ -210,11 +210,24 @@ class CurvatureOperator:
     def check(self, seed: int = 0) -> Symmetry:
         """Whether this is a fixed, symmetric matrix, judged by three products with random vectors.
 
+        A kept graph repeats what the network once did, so that the network itself, too, runs twice on the first images.
+
         Raises:
             AsymmetryError: it is not; the message names likely causes.
         """
-        arithmetic = self._evaluations[0].conditions.autocast or self.dtype
-        return check_symmetry(self, tolerance=torch.finfo(arithmetic).eps ** 0.5, seed=seed)
+        found = check_symmetry(self, tolerance=self._tolerance(), seed=seed)
+        self._check_network()
+        return found
+
+    def _tolerance(self) -> float:
+        """What ``check`` allows for rounding."""
+        return torch.finfo(self._evaluations[0].conditions.autocast or self.dtype).eps ** 0.5
+
+    def _check_network(self) -> None:
+        """AsymmetryError unless the network does the same in every call."""
+        with plain_arithmetic(self.device):
+            change = self._evaluations[0].change()
+        check_change(change, "pass", "passes over the same images", tolerance=self._tolerance())
 
     def _check_pieces(self) -> None:
         with plain_arithmetic(self.device):
