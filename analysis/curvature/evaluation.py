@@ -164,3 +164,24 @@ def check_mean(parts: Sequence[Evaluation]) -> None:
             f"loss: expected a mean over the batch, for its parts add up to the whole; but it is {together:.6g} for "
             f"{len(images)} images, and {mean:.6g} is the mean of its {len(parts)} micro-batches"
         )
+
+
+def check_mean_of_batches(evaluation: Evaluation) -> None:
+    """ValueError if the loss of a batch changes where the batch is there twice, as a sum's does and a mean's does not.
+
+    One forward pass, for the outputs are repeated, not the images: networks may mix these. It does not see what the
+    weights in the mean are (of classes, of targets that are not ignored), and nothing where the output is not one
+    tensor with a row, and the targets one with an entry, for every image.
+    """
+    images, targets = len(evaluation.images), evaluation.targets
+    with torch.no_grad():
+        output = evaluation.output({})
+        if not all(isinstance(t, Tensor) and t.dim() > 0 and len(t) == images for t in (output, targets)):
+            return
+        once = float(evaluation.value(output.clone()))  # a loss may write to it
+        twice = float(replace(evaluation, targets=torch.cat([targets] * 2)).value(torch.cat([output] * 2)))
+    if not math.isnan(once) and not math.isclose(once, twice, rel_tol=1e-3, abs_tol=1e-6):
+        raise ValueError(
+            f"loss: expected a mean over the batch, for several batches are weighted by their images; but it is "
+            f"{once:.6g} for {images} images, and {twice:.6g} for the same images twice"
+        )

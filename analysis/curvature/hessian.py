@@ -35,7 +35,9 @@ class HessianOperator(CurvatureOperator):
     Args:
         model: any module with parameters of one dtype, float32 or float64, on one device.
         loss: ``loss(output, targets)`` -> scalar. Over several batches or micro-batches it must be a mean over images,
-            as most losses are by default; with one batch this is the paper's mini-batch loss.
+            as most losses are by default; with one batch this is the paper's mini-batch loss. A sum is refused; a mean
+            that weighs images otherwise (weights of classes, targets that are ignored) is not always noticed, and over
+            batches neither is what the loss does to several outputs.
         data: ``(images, targets)``, or an iterable of such batches. Drawn and copied once, so that the matrix is fixed
             and symmetric whatever augments them; what they draw from the global generators (Python's, NumPy's, torch's)
             is fixed by ``seed``, what a loader's own generator gives is not. Floating-point tensors take the model's
@@ -61,9 +63,10 @@ class HessianOperator(CurvatureOperator):
     Raises:
         TypeError: parameters are of several dtypes, or of another than float32 and float64; ``data``, ``params`` or
             ``micro_batch`` of another kind.
-        ValueError: an argument out of range; a selection that is empty or unknown; no images; a loss that is no scalar,
-            or for ``micro_batch`` no mean; ``micro_batch`` would divide the statistics of a batch. Products by "jvp" of
-            operations whose gradients have no forward derivative in PyTorch (``huber_loss``, ``soft_margin_loss``).
+        ValueError: an argument out of range; a selection that is empty or unknown; no images; a loss that is no scalar
+            or, for ``micro_batch`` or several batches, no mean; ``micro_batch`` would divide the statistics of a batch.
+            Products by "jvp" of operations whose gradients have no forward derivative in PyTorch (``huber_loss``,
+            ``soft_margin_loss``).
     """
 
     def _keeping(self, evaluation: Evaluation) -> Engine:

@@ -13,7 +13,14 @@ import torch
 from torch import Tensor, nn
 
 from alternet.analysis.curvature.arithmetic import plain_arithmetic
-from alternet.analysis.curvature.evaluation import Conditions, Evaluation, Loss, check_mean, check_separable
+from alternet.analysis.curvature.evaluation import (
+    Conditions,
+    Evaluation,
+    Loss,
+    check_mean,
+    check_mean_of_batches,
+    check_separable,
+)
 from alternet.analysis.curvature.graph_memory import available_bytes, predicted_bytes
 from alternet.analysis.curvature.micro_batches import Batch, micro_batches
 from alternet.analysis.curvature.parameters import Named, Parameters
@@ -70,8 +77,7 @@ class CurvatureOperator:
         ]
         if len(pieces) == 1:
             self._evaluations = [self._evaluations[0].on_device()]
-        if micro_batch is not None:
-            self._check_pieces()
+        self._check_pieces(micro_batch is not None)
         self._choose(engine)
 
     # What one micro-batch contributes: for subclasses to say.
@@ -229,10 +235,14 @@ class CurvatureOperator:
             change = self._evaluations[0].change()
         check_change(change, "pass", "passes over the same images", tolerance=self._tolerance())
 
-    def _check_pieces(self) -> None:
+    def _check_pieces(self, divided: bool) -> None:
+        """ValueError if the pieces do not add up to the whole, as far as the first of them tell."""
         with plain_arithmetic(self.device):
-            check_separable(self._evaluations[0])
-            check_mean(self._evaluations[:2])
+            if divided:
+                check_separable(self._evaluations[0])
+                check_mean(self._evaluations[:2])
+            elif len(self._evaluations) > 1:
+                check_mean_of_batches(self._evaluations[0])
 
     # Engines.
 

@@ -144,13 +144,48 @@ def test_micro_batches_change_nothing_but_the_memory(kind, engine):
     assert set(seen) <= {1, 2}
 
 
-def test_a_loss_that_is_no_mean_is_not_divided():
-    def total(output, targets):
-        return F.cross_entropy(output, targets, reduction="sum")
+def summed(output, targets):
+    return F.cross_entropy(output, targets, reduction="sum")
 
+
+def test_a_loss_that_is_no_mean_is_not_divided():
     with pytest.raises(ValueError, match="loss: expected a mean over the batch"):
-        operator(loss=total, micro_batch=2)
-    operator(loss=total)
+        operator(loss=summed, micro_batch=2)
+    operator(loss=summed)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_loss_that_is_no_mean_is_not_averaged_over_batches(kind):
+    images, targets = inputs("mlp")
+    with pytest.raises(ValueError, match=r"loss: expected a mean over the batch, for several batches .* twice"):
+        kind(build("mlp"), summed, [(images, targets)] * 2)
+    weights = torch.tensor([1.0, 2.0, 3.0], dtype=images.dtype)
+    for loss in (nn.CrossEntropyLoss(weights), nn.CrossEntropyLoss(ignore_index=1), lambda z, y: z.sum() * torch.nan):
+        kind(build("mlp"), loss, [(images, targets)] * 2)
+
+
+def test_whether_a_loss_is_a_mean_takes_one_pass_and_leaves_alone_what_it_cannot_repeat():
+    class Pair(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.network, self.passes = build("mlp"), 0
+
+        def forward(self, x):
+            self.passes += 1
+            return self.network(x), x
+
+    model = Pair()
+    data = [inputs("mlp")] * 2
+    HessianOperator(model, lambda outputs, targets: summed(outputs[0], targets), data, engine="jvp")
+    whole = [(data[0][0], torch.ones((), dtype=torch.float64))] * 2
+    HessianOperator(build("mlp"), lambda output, _: output.square().sum(), whole, engine="jvp")
+    assert model.passes == 1
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_statistics_of_batches_may_differ(engine):
+    data = [batch(), batch()]
+    HessianOperator(build("convolutional"), F.cross_entropy, data, batch_norm="batch", engine=engine)
 
 
 @pytest.mark.parametrize("tracking", [True, False])
