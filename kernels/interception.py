@@ -19,6 +19,7 @@ from torch.overrides import TorchFunctionMode
 from .activation import gelu
 from .attention import attention
 from .batch_norm import batch_norm
+from .checks import autocasts, is_16_bit
 from .convolution import convolution, convolution_pays
 from .cross_entropy import cross_entropy
 from .dispatcher import is_mapped, reshaped
@@ -26,6 +27,12 @@ from .layer_norm import layer_norm
 from .recomputation import recompute_inside
 
 Served = Callable[..., "Tensor | None"]
+
+_REDUCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "none": lambda losses: losses,
+    "mean": torch.mean,
+    "sum": torch.sum,
+}
 
 
 class second_order(TorchFunctionMode):
@@ -36,7 +43,8 @@ class second_order(TorchFunctionMode):
 
     Served: ``scaled_dot_product_attention`` (thereby timm, torchvision and Hugging Face transformers, and
     ``nn.MultiheadAttention``), ``layer_norm``, ``batch_norm``, ``gelu`` and ``cross_entropy``; convolutions on a CPU
-    where PyTorch's double backward of them is slow (``convolution_pays``). Only the forward pass must run inside:
+    where PyTorch's double backward of them is slow (``convolution_pays``); ``mse_loss``, by plain operations, which
+    have the forward derivative of a gradient that PyTorch's own lacks. Only the forward pass must run inside:
     derivatives of every kind belong to its result, whenever they are taken, also of stretches that are recomputed
     (``torch.utils.checkpoint`` without reentry). What an operator cannot serve (dropout of attention weights, a tensor
     subclass, …) goes to PyTorch unchanged, and raises there if PyTorch has no second derivative for it. The nested-
@@ -152,6 +160,27 @@ def _cross_entropy(
     return cross_entropy(input, target, weight=weight, **keywords)
 
 
+def _mse_loss(
+    input: Tensor,
+    target: Tensor,
+    size_average: bool | None = None,
+    reduce: bool | None = None,
+    reduction: Any = "mean",
+    weight: Tensor | None = None,
+) -> Tensor | None:
+    """By plain operations: in torch 2.14 ``jvp(grad(F.mse_loss))`` raises."""
+    if size_average is not None or reduce is not None or weight is not None or reduction not in _REDUCTIONS:
+        return None
+    if not (isinstance(input, Tensor) and isinstance(target, Tensor) and input.shape == target.shape):
+        return None
+    input, target = (t.float() if is_16_bit(t) and autocasts(t.device) else t for t in (input, target))
+    if input.dtype not in (torch.float32, torch.float64):
+        return None
+    if (input.dtype, input.device) != (target.dtype, target.device):
+        return None
+    return _REDUCTIONS[reduction]((input - target).square())
+
+
 def _convolution(
     input: Tensor,
     weight: Tensor,
@@ -195,6 +224,7 @@ _SERVED: dict[Any, Served] = {
     torch.layer_norm: _layer_norm,
     F.batch_norm: _batch_norm,
     F.cross_entropy: _cross_entropy,
+    F.mse_loss: _mse_loss,
     F.gelu: _gelu,
     torch.conv1d: functools.partial(_convolution, axes=1),
     torch.conv2d: functools.partial(_convolution, axes=2),

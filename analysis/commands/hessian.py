@@ -104,8 +104,9 @@ def _add_operator(parser: argparse.ArgumentParser, *, several: bool = False) -> 
         "--params",
         nargs="+" if several else 1,
         default=[None],
-        metavar="REGEX",
-        help="the parameters in whose name it is found (all)" + ("; several for a panel each" if several else ""),
+        metavar="NAME_OR_REGEX",
+        help="a parameter, or those of a module, by name; else those in whose name the expression is found (all)"
+        + ("; several for a panel each" if several else ""),
     )
     parser.add_argument(
         "--engine", choices=("auto", "graph", "jvp"), default="auto", help="keep graphs, or memory (auto: by memory)"

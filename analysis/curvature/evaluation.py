@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
+from torch.utils._pytree import tree_leaves
 
 from alternet.analysis.curvature.parameters import Named
 from alternet.analysis.training.seeding import seeded
@@ -112,6 +113,18 @@ class Evaluation:
         """The loss."""
         return self.value(self.output(parameters))
 
+    def change(self) -> float:
+        """How far two runs are apart in the outputs and the loss, relative to them; rounding where nothing changes."""
+        with torch.no_grad():
+            first, second = (self._run() for _ in range(2))
+        return max(_distance(a, b) for a, b in zip(first, second, strict=True))
+
+    def _run(self) -> list[Tensor]:
+        """The network's floating-point outputs and the loss."""
+        output = self.output({})
+        tensors = [leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor) and leaf.is_floating_point()]
+        return [*tensors, self.value(output)]
+
     def on_device(self) -> Evaluation:
         """The same with its data on the device for good."""
         return replace(self, images=self.images.to(self.device), targets=self.targets.to(self.device))
@@ -119,6 +132,12 @@ class Evaluation:
     def part(self, images: int) -> Evaluation:
         """Of the first ``images`` only."""
         return replace(self, images=self.images[:images], targets=self.targets[:images])
+
+
+def _distance(a: Tensor, b: Tensor) -> float:
+    """‖b - a‖ / ‖a‖ of what is finite, for masks put infinities among outputs."""
+    a, b = (t.nan_to_num(0, 0, 0).double() for t in (a, b))
+    return float((b - a).norm() / a.norm()) if not torch.equal(a, b) else 0.0
 
 
 def check_separable(evaluation: Evaluation) -> None:
@@ -144,4 +163,25 @@ def check_mean(parts: Sequence[Evaluation]) -> None:
         raise ValueError(
             f"loss: expected a mean over the batch, for its parts add up to the whole; but it is {together:.6g} for "
             f"{len(images)} images, and {mean:.6g} is the mean of its {len(parts)} micro-batches"
+        )
+
+
+def check_mean_of_batches(evaluation: Evaluation) -> None:
+    """ValueError if the loss of a batch changes where the batch is there twice, as a sum's does and a mean's does not.
+
+    One forward pass, for the outputs are repeated, not the images: networks may mix these. It does not see what the
+    weights in the mean are (of classes, of targets that are not ignored), and nothing where the output is not one
+    tensor with a row, and the targets one with an entry, for every image.
+    """
+    images, targets = len(evaluation.images), evaluation.targets
+    with torch.no_grad():
+        output = evaluation.output({})
+        if not all(isinstance(t, Tensor) and t.dim() > 0 and len(t) == images for t in (output, targets)):
+            return
+        once = float(evaluation.value(output.clone()))  # a loss may write to it
+        twice = float(replace(evaluation, targets=torch.cat([targets] * 2)).value(torch.cat([output] * 2)))
+    if not math.isnan(once) and not math.isclose(once, twice, rel_tol=1e-3, abs_tol=1e-6):
+        raise ValueError(
+            f"loss: expected a mean over the batch, for several batches are weighted by their images; but it is "
+            f"{once:.6g} for {images} images, and {twice:.6g} for the same images twice"
         )

@@ -33,7 +33,10 @@ class GaussNewtonOperator(CurvatureOperator):
 
 
 class _Sandwich:
-    """J forward, H of the loss on the outputs, and Jᵀ backward through a graph that is kept."""
+    """J forward, H of the loss on the outputs, and Jᵀ backward; the graphs of the last two are kept.
+
+    H is symmetric, so backward over backward multiplies by it too: not every loss has forward derivatives in PyTorch.
+    """
 
     def __init__(self, evaluation: Evaluation, parameters: Named) -> None:
         self._output = evaluation.output
@@ -41,12 +44,11 @@ class _Sandwich:
         output, self._pull, *_ = vjp(self._output, self._parameters)
         if not isinstance(output, Tensor):
             raise TypeError(f"model: expected one output tensor, got {type(output).__name__}")
-        self._outputs = output.detach()
-        self._slope = grad(evaluation.value)
+        _, self._curve, *_ = vjp(grad(evaluation.value), output.detach())
 
     def product(self, direction: Named) -> Named:
         change = jvp(self._output, (self._parameters,), (direction,))[1]
-        return self._pull(jvp(self._slope, (self._outputs,), (change,))[1])[0]
+        return self._pull(*self._curve(change))[0]
 
     def products(self, directions: Named) -> Named:
         """directions: [m, *shape] each; the forward pass is shared."""

@@ -7,7 +7,8 @@ forward over reverse, jvp(grad). Both agree with float64 double backward to roun
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -34,12 +35,18 @@ class HessianOperator(CurvatureOperator):
     Args:
         model: any module with parameters of one dtype, float32 or float64, on one device.
         loss: ``loss(output, targets)`` -> scalar. Over several batches or micro-batches it must be a mean over images,
-            as most losses are by default; with one batch this is the paper's mini-batch loss.
+            as most losses are by default; with one batch this is the paper's mini-batch loss. A sum is refused; a mean
+            that weighs images otherwise (weights of classes, targets that are ignored) is not always noticed, and over
+            batches neither is what the loss does to several outputs.
         data: ``(images, targets)``, or an iterable of such batches. Drawn and copied once, so that the matrix is fixed
-            and symmetric whatever augments them; floating-point tensors take the model's dtype. Several batches give
-            the mean over all images, each weighted by its own number; one of them at a time is on the model's device.
-        params: None for every parameter that requires a gradient; a regular expression, for all parameters in whose
-            name it is found; or names. The last two select frozen parameters too.
+            and symmetric whatever augments them; what they draw from the global generators (Python's, NumPy's, torch's)
+            is fixed by ``seed``, what a loader's own generator gives is not. Floating-point tensors take the model's
+            dtype. Several batches give the mean over all images, each weighted by its own number; one of them at a time
+            is on the model's device.
+        params: None for every parameter that requires a gradient; the name of a parameter, or of a module for all
+            parameters in it; names of both kinds; or, as one string that is no such name, a regular expression for all
+            parameters in whose name it is found. All but None select frozen parameters too. A parameter that several
+            modules share goes by any of its names, and counts once, by the first.
         weight_decay: adds ½·weight_decay·‖w‖² over the selected parameters, which shifts every eigenvalue by it.
         micro_batch: at most so many images at a time, which bounds the memory of a product; the matrix is the same.
         engine: "graph" keeps the graph of the gradient: fewest operations per product, most memory; of several
@@ -51,12 +58,15 @@ class HessianOperator(CurvatureOperator):
             differentiates through them. Buffers are untouched.
         dropout: "off" measures the network in eval mode; "frozen" in training mode, with masks of dropout and drop
             path drawn from ``seed`` that are the same in every product.
-        seed: of frozen masks, by the number of the micro-batch.
+        seed: of frozen masks, by the number of the micro-batch, and of what ``data`` draws.
 
     Raises:
-        TypeError: parameters are of several dtypes, or of another than float32 and float64.
-        ValueError: an argument out of range; a selection that is empty or unknown; no images; a loss that is no scalar,
-            or for ``micro_batch`` no mean; ``micro_batch`` would divide the statistics of a batch.
+        TypeError: parameters are of several dtypes, or of another than float32 and float64; ``data``, ``params`` or
+            ``micro_batch`` of another kind.
+        ValueError: an argument out of range; a selection that is empty or unknown; no images; a loss that is no scalar
+            or, for ``micro_batch`` or several batches, no mean; ``micro_batch`` would divide the statistics of a batch.
+            Products by "jvp" of operations whose gradients have no forward derivative in PyTorch (``huber_loss``,
+            ``soft_margin_loss``).
     """
 
     def _keeping(self, evaluation: Evaluation) -> Engine:
@@ -112,8 +122,23 @@ class _ForwardOverReverse:
         self._parameters = {name: parameter.detach() for name, parameter in parameters.items()}
 
     def product(self, direction: Named) -> Named:
-        return jvp(self._gradient, (self._parameters,), (direction,))[1]
+        with _naming_the_engine():
+            return jvp(self._gradient, (self._parameters,), (direction,))[1]
 
     def products(self, directions: Named) -> Named:
         """directions: [m, *shape] each; vmap shares what does not depend on the direction."""
         return vmap(self.product, randomness="same")(directions)
+
+
+@contextmanager
+def _naming_the_engine() -> Iterator[None]:
+    """Where PyTorch has no forward derivative of a gradient, which it says in words of its own, the way out."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not any(words in str(error) for words in ("forward AD", "ZeroTensors are immutable")):
+            raise
+        raise ValueError(
+            'engine="jvp" needs forward derivatives of the gradient, which PyTorch lacks for an operation of the '
+            f'model or the loss; engine="graph" does without them: {error}'
+        ) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -17,17 +18,27 @@ def micro_batches(data: Batch | Iterable[Batch], size: int | None, dtype: torch.
     Drawn once, so that random augmentation is the same in every product.
 
     Raises:
-        TypeError: ``data`` is neither a pair of tensors nor pairs of them.
+        TypeError: ``data`` is neither a pair of tensors nor pairs of them; ``size`` is no whole number.
         ValueError: no images; images and targets differ in number; ``size`` is less than one image.
     """
-    if size is not None and size < 1:
-        raise ValueError(f"micro_batch: expected at least one image, got {size}")
+    _check_size(size)
     single = isinstance(data, tuple | list) and len(data) == 2 and all(isinstance(part, Tensor) for part in data)
+    if not isinstance(data, Iterable):
+        raise TypeError(f"data: expected (images, targets) or batches of them, got {type(data).__name__}")
     batches: list[Any] = [data] if single else list(data)
     if not batches:
         raise ValueError("data: got no batches, expected at least one (images, targets)")
     with torch.inference_mode(False):
         return [_own_copy(piece, dtype) for batch in batches for piece in _pieces(batch, size)]
+
+
+def _check_size(size: Any) -> None:
+    if size is None:
+        return
+    if not isinstance(size, Integral):
+        raise TypeError(f"micro_batch: expected a whole number of images, got {size!r}")
+    if size < 1:
+        raise ValueError(f"micro_batch: expected at least one image, got {size}")
 
 
 def _pieces(batch: Any, size: int | None) -> Iterable[Batch]:

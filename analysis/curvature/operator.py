@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, Protocol, overload
@@ -12,12 +13,20 @@ import torch
 from torch import Tensor, nn
 
 from alternet.analysis.curvature.arithmetic import plain_arithmetic
-from alternet.analysis.curvature.evaluation import Conditions, Evaluation, Loss, check_mean, check_separable
+from alternet.analysis.curvature.evaluation import (
+    Conditions,
+    Evaluation,
+    Loss,
+    check_mean,
+    check_mean_of_batches,
+    check_separable,
+)
 from alternet.analysis.curvature.graph_memory import available_bytes, predicted_bytes
 from alternet.analysis.curvature.micro_batches import Batch, micro_batches
 from alternet.analysis.curvature.parameters import Named, Parameters
 from alternet.analysis.curvature.scipy_operator import scipy_operator
-from alternet.analysis.curvature.symmetry import Symmetry, check_symmetry
+from alternet.analysis.curvature.symmetry import Symmetry, check_change, check_symmetry
+from alternet.analysis.training.seeding import seeded
 
 ENGINES = ("auto", "graph", "jvp")
 SHARE = 0.5  # of the available memory for graphs; a product's own tensors and the solver's vectors need the rest
@@ -52,8 +61,8 @@ class CurvatureOperator:
         dropout: str = "off",
         seed: int = 0,
     ) -> None:
-        if not weight_decay >= 0:
-            raise ValueError(f"weight_decay: expected 0 or more, got {weight_decay}")
+        if not 0 <= weight_decay < math.inf:
+            raise ValueError(f"weight_decay: expected a finite number, 0 or more, got {weight_decay}")
         if engine not in ENGINES:
             raise ValueError(f"engine: expected one of {list(ENGINES)}, got {engine!r}")
         conditions = Conditions(batch_norm, dropout, seed)
@@ -61,14 +70,14 @@ class CurvatureOperator:
         self.dtype, self.device = self._parameters.dtype, self._parameters.device
         self.shape = (self._parameters.size, self._parameters.size)
         self.weight_decay = weight_decay
-        pieces = micro_batches(data, micro_batch, self.dtype)
+        with seeded(seed, "data", device=self.device):  # loaders that augment or shuffle draw now
+            pieces = micro_batches(data, micro_batch, self.dtype)
         self._evaluations = [
             Evaluation(model, loss, *piece, self.device, conditions, number) for number, piece in enumerate(pieces)
         ]
         if len(pieces) == 1:
             self._evaluations = [self._evaluations[0].on_device()]
-        if micro_batch is not None:
-            self._check_pieces()
+        self._check_pieces(micro_batch is not None)
         self._choose(engine)
 
     # What one micro-batch contributes: for subclasses to say.
@@ -94,7 +103,8 @@ class CurvatureOperator:
     def __matmul__(self, vector: Tensor | Mapping[str, Tensor]) -> Tensor | Named:
         """The product with one vector: a flat tensor [n], or tensors by parameter name, in the parameters' shapes.
 
-        The result is of the same kind. A vector must be in the operator's dtype and on its device.
+        The result is of the same kind. A vector must be in the operator's dtype and on its device. To autograd products
+        are constants: nothing is differentiated through them, whether or not the vector requires a gradient.
 
         Raises:
             TypeError: the vector is neither a tensor nor tensors by name.
@@ -103,6 +113,7 @@ class CurvatureOperator:
         if isinstance(vector, Mapping):
             return self.named(self @ self.flatten(vector))
         self._check(vector, 1)
+        vector = vector.detach()  # else the result's derivative would be the weight decay's alone
         direction = self._parameters.split(vector)
         product = self._mean(lambda engine: self._parameters.join(engine.product(direction)))
         return product.add_(vector, alpha=self.weight_decay)
@@ -118,7 +129,7 @@ class CurvatureOperator:
         self._check(vectors, 2)
         if vectors.shape[1] == 0:
             return torch.zeros_like(vectors)
-        rows = vectors.t().contiguous()
+        rows = vectors.detach().t().contiguous()
 
         def products(engine: Engine) -> Tensor:
             groups = rows.split(len(rows) if self._kept else self._columns)
@@ -205,16 +216,33 @@ class CurvatureOperator:
     def check(self, seed: int = 0) -> Symmetry:
         """Whether this is a fixed, symmetric matrix, judged by three products with random vectors.
 
+        A kept graph repeats what the network once did, so that the network itself, too, runs twice on the first images.
+
         Raises:
             AsymmetryError: it is not; the message names likely causes.
         """
-        arithmetic = self._evaluations[0].conditions.autocast or self.dtype
-        return check_symmetry(self, tolerance=torch.finfo(arithmetic).eps ** 0.5, seed=seed)
+        found = check_symmetry(self, tolerance=self._tolerance(), seed=seed)
+        self._check_network()
+        return found
 
-    def _check_pieces(self) -> None:
+    def _tolerance(self) -> float:
+        """What ``check`` allows for rounding."""
+        return torch.finfo(self._evaluations[0].conditions.autocast or self.dtype).eps ** 0.5
+
+    def _check_network(self) -> None:
+        """AsymmetryError unless the network does the same in every call."""
         with plain_arithmetic(self.device):
-            check_separable(self._evaluations[0])
-            check_mean(self._evaluations[:2])
+            change = self._evaluations[0].change()
+        check_change(change, "pass", "passes over the same images", tolerance=self._tolerance())
+
+    def _check_pieces(self, divided: bool) -> None:
+        """ValueError if the pieces do not add up to the whole, as far as the first of them tell."""
+        with plain_arithmetic(self.device):
+            if divided:
+                check_separable(self._evaluations[0])
+                check_mean(self._evaluations[:2])
+            elif len(self._evaluations) > 1:
+                check_mean_of_batches(self._evaluations[0])
 
     # Engines.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -17,12 +17,15 @@ class Parameters:
 
     Args:
         model: any module with parameters of one dtype, float32 or float64, on one device.
-        params: None for every parameter that requires a gradient; a regular expression, for all parameters in whose
-            name it is found; or names. The last two select frozen parameters too.
+        params: None for every parameter that requires a gradient; the name of a parameter, or of a module for all
+            parameters in it; names of both kinds; or, as one string that is no such name, a regular expression for all
+            parameters in whose name it is found. All but None select frozen parameters too. A parameter that several
+            modules share goes by any of its names, and counts once, by the first.
 
     Raises:
-        TypeError: the selected parameters are of several dtypes, or of another than float32 and float64.
-        ValueError: the selection is empty or unknown; parameters are on several devices.
+        TypeError: the selected parameters are of several dtypes, or of another than float32 and float64; ``params`` is
+            neither a string nor strings.
+        ValueError: the selection is empty, unknown or no regular expression; parameters are on several devices.
     """
 
     def __init__(self, model: nn.Module, params: str | Iterable[str] | None) -> None:
@@ -49,10 +52,11 @@ class Parameters:
         if tensors.keys() != self.shapes.keys():
             difference = sorted(tensors.keys() ^ self.shapes.keys())
             raise ValueError(f"tensors: names must be those of the selected parameters, these differ: {difference}")
-        first = next(iter(self.shapes))
-        columns = tensors[first].shape[len(self.shapes[first]) :]
+        # Whether there are columns, and how many, is what most of them say: a few wrong ones are to be named.
+        more = [tuple(tensors[name].shape[len(shape) :]) for name, shape in self.shapes.items()]
+        columns = max([(), *(axes for axes in more if len(axes) == 1)], key=more.count)
         for name, shape in self.shapes.items():
-            if len(columns) > 1 or tensors[name].shape != (*shape, *columns):
+            if tensors[name].shape != (*shape, *columns):
                 raise ValueError(
                     f"tensors: expected {name!r} in shape {list(shape)}, or all with one more axis, "
                     f"got {list(tensors[name].shape)}"
@@ -62,21 +66,52 @@ class Parameters:
 
 def _select(model: nn.Module, params: str | Iterable[str] | None) -> Named:
     everything = dict(model.named_parameters())
+    first = {id(parameter): name for name, parameter in everything.items()}
+    canonical = {name: first[id(p)] for name, p in model.named_parameters(remove_duplicate=False)}
     if params is None:
         chosen = {name for name, parameter in everything.items() if parameter.requires_grad}
         wanted = "that require a gradient"
     elif isinstance(params, str):
-        chosen = {name for name in everything if re.search(params, name)}
+        chosen = _inside(params, canonical) or _found(params, canonical)
         wanted = f"with {params!r} in their name"
     else:
-        chosen = set(params)
+        chosen = set().union(*(_named(name, canonical) for name in _names(params)))
         wanted = "named in an empty list"
-        for name in chosen - everything.keys():
-            near = difflib.get_close_matches(name, everything, n=3)
-            raise ValueError(f"params: the model has no parameter {name!r}" + (f", but {near}" if near else ""))
     if not chosen:
         raise ValueError(f"params: the model has no parameters {wanted}, out of {len(everything)}")
-    return {name: parameter for name, parameter in everything.items() if name in chosen}
+    names = {canonical[name] for name in chosen}
+    return {name: parameter for name, parameter in everything.items() if name in names}
+
+
+def _inside(name: str, known: Collection[str]) -> set[str]:
+    """The parameter of that name, or those of the module of that name."""
+    return {parameter for parameter in known if parameter == name or parameter.startswith(f"{name}.")}
+
+
+def _found(pattern: str, known: Collection[str]) -> set[str]:
+    try:
+        expression = re.compile(pattern)
+    except re.error as error:
+        raise ValueError(
+            f"params: expected the name of a parameter or module, or a regular expression, got {pattern!r}: {error}"
+        ) from error
+    return {name for name in known if expression.search(name)}
+
+
+def _named(name: str, known: Collection[str]) -> set[str]:
+    inside = _inside(name, known)
+    if not inside:
+        near = difflib.get_close_matches(name, known, n=3)
+        raise ValueError(f"params: the model has no parameter or module {name!r}" + (f", but {near}" if near else ""))
+    return inside
+
+
+def _names(params: Iterable[str]) -> list[str]:
+    names = list(params) if isinstance(params, Iterable) else [params]
+    for name in names:
+        if not isinstance(name, str):
+            raise TypeError(f"params: expected None, a string or strings, got {params!r}")
+    return names
 
 
 def _common_kind(parameters: Named) -> tuple[torch.dtype, torch.device]:

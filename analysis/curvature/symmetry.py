@@ -38,12 +38,7 @@ def check_symmetry(op: LinearOperator, *, tolerance: float, seed: int = 0) -> Sy
     scale = max(float(space.norm(hu)), float(space.norm(hv))) or 1.0  # the zero matrix is symmetric
     asymmetry = float(abs(space.dot(u, hv) - space.dot(v, hu))) / scale
     found = Symmetry(asymmetry, float(space.norm(again - hv)) / scale)
-    if not found.change <= tolerance:
-        raise AsymmetryError(
-            f"two products with one vector differ by {found.change:.1e} (tolerance {tolerance:.0e}): something changes "
-            "from product to product. Random numbers that torch's, NumPy's and Python's seeds do not govern? State "
-            "kept between calls outside of buffers? Weights that are being trained? Kernels that add in random order?"
-        )
+    check_change(found.change, "product", "products with one vector", tolerance=tolerance)
     if not found.asymmetry <= tolerance:
         raise AsymmetryError(
             f"u·Hv and v·Hu differ by {found.asymmetry:.1e} (tolerance {tolerance:.0e}): these are not the second "
@@ -51,3 +46,13 @@ def check_symmetry(op: LinearOperator, *, tolerance: float, seed: int = 0) -> Sy
             "one function? Values that overflow?"
         )
     return found
+
+
+def check_change(change: float, unit: str, both: str, *, tolerance: float) -> None:
+    """AsymmetryError if ``both``, each a ``unit`` that should repeat, differ by more than ``tolerance`` or by NaN."""
+    if not change <= tolerance:
+        raise AsymmetryError(
+            f"two {both} differ by {change:.1e} (tolerance {tolerance:.0e}): something changes from {unit} to {unit}. "
+            "Random numbers that torch's, NumPy's and Python's seeds do not govern? State kept between calls "
+            "outside of buffers? Weights that are being trained? Kernels that add in random order?"
+        )

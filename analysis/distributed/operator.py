@@ -11,7 +11,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from alternet.analysis.checksum import checksum
-from alternet.analysis.curvature.evaluation import Loss
+from alternet.analysis.curvature.evaluation import Loss, check_mean_of_batches
 from alternet.analysis.curvature.micro_batches import Batch
 from alternet.analysis.curvature.operator import CurvatureOperator
 from alternet.analysis.curvature.symmetry import Symmetry, check_symmetry
@@ -122,8 +122,8 @@ def distributed(
             there are as many as ranks. A sequence is only read where a rank has its own.
 
     Raises:
-        ValueError: weights that differ between ranks; fewer images than ranks; a batch that is cut though its loss is
-            no mean over images or its network mixes them; dropout on several ranks; see also ``kind``.
+        ValueError: weights that differ between ranks; fewer images than ranks; a loss that is no mean over images; a
+            batch that is cut though its network mixes images; dropout on several ranks; see also ``kind``.
     """
     ranks = Ranks(group)
     ranks.agree("model: checksum of the weights", checksum([*model.parameters(), *model.buffers()]))
@@ -135,4 +135,6 @@ def distributed(
     local = kind(model, loss, share.batches, **options)
     if share.cut is not None:
         check_cut(local._evaluations[0], share.cut)
+    elif ranks.size > 1:
+        check_mean_of_batches(local._evaluations[0])
     return ShardedOperator(local, share.images, weight_decay=weight_decay, group=group)

@@ -33,6 +33,8 @@ def multiply(op: Any, rows: Tensor) -> Tensor:
 
 def check_operator(op: LinearOperator, *, least: int = 1, name: str = "op") -> None:
     """``op`` is square, of at least this size, and float32 or float64; TypeError or ValueError otherwise."""
+    if not isinstance(getattr(op, "dtype", None), torch.dtype):
+        raise TypeError(f"{name}: expected a tensor, or an operator with a torch dtype, got {type(op).__name__}")
     if len(op.shape) != 2 or op.shape[0] != op.shape[1] or op.shape[0] < least:
         raise ValueError(f"{name}: expected a square operator, got shape {tuple(op.shape)}")
     if op.dtype not in (torch.float32, torch.float64):

@@ -68,6 +68,34 @@ def one_more_axis(op):
     return {**named, "4.bias": named["4.bias"][:, 0]}
 
 
+@pytest.mark.parametrize("engine", ENGINES)
+def test_to_autograd_products_are_constants(engine):
+    op = operator(weight_decay=0.1, engine=engine)
+    vectors = torch.randn(op.shape[0], 2, dtype=op.dtype, requires_grad=True)
+    assert torch.equal(op.matmat(vectors), op.matmat(vectors.detach()))
+    for product in (op @ vectors[:, 0], op.matmat(vectors), *(op @ op.named(vectors[:, 0])).values()):
+        assert not product.requires_grad
+
+
+class Scaled(nn.Module):
+    """Its first parameter is a scalar."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale, self.layer = nn.Parameter(torch.tensor(2.0)), nn.Linear(48, 3)
+
+    def forward(self, x):
+        return self.scale * self.layer(x.flatten(1))
+
+
+@pytest.mark.parametrize("params", [None, ["scale", "layer.bias"]])
+def test_of_tensors_by_name_the_one_of_a_wrong_shape_is_blamed(params):
+    op = operator(Scaled().double(), params=params)
+    named = op.named(torch.zeros(op.shape[0], dtype=op.dtype))
+    with pytest.raises(ValueError, match=r"expected 'scale' in shape \[\], .*got \[1\]"):
+        op @ {**named, "scale": named["scale"][None]}
+
+
 def test_scipy_finds_the_eigenvalues():
     linalg = pytest.importorskip("scipy.sparse.linalg")
     exact = torch.linalg.eigvalsh(exact_hessian("mlp"))[-3:].numpy()
@@ -116,13 +144,48 @@ def test_micro_batches_change_nothing_but_the_memory(kind, engine):
     assert set(seen) <= {1, 2}
 
 
-def test_a_loss_that_is_no_mean_is_not_divided():
-    def total(output, targets):
-        return F.cross_entropy(output, targets, reduction="sum")
+def summed(output, targets):
+    return F.cross_entropy(output, targets, reduction="sum")
 
+
+def test_a_loss_that_is_no_mean_is_not_divided():
     with pytest.raises(ValueError, match="loss: expected a mean over the batch"):
-        operator(loss=total, micro_batch=2)
-    operator(loss=total)
+        operator(loss=summed, micro_batch=2)
+    operator(loss=summed)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_loss_that_is_no_mean_is_not_averaged_over_batches(kind):
+    images, targets = inputs("mlp")
+    with pytest.raises(ValueError, match=r"loss: expected a mean over the batch, for several batches .* twice"):
+        kind(build("mlp"), summed, [(images, targets)] * 2)
+    weights = torch.tensor([1.0, 2.0, 3.0], dtype=images.dtype)
+    for loss in (nn.CrossEntropyLoss(weights), nn.CrossEntropyLoss(ignore_index=1), lambda z, y: z.sum() * torch.nan):
+        kind(build("mlp"), loss, [(images, targets)] * 2)
+
+
+def test_whether_a_loss_is_a_mean_takes_one_pass_and_leaves_alone_what_it_cannot_repeat():
+    class Pair(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.network, self.passes = build("mlp"), 0
+
+        def forward(self, x):
+            self.passes += 1
+            return self.network(x), x
+
+    model = Pair()
+    data = [inputs("mlp")] * 2
+    HessianOperator(model, lambda outputs, targets: summed(outputs[0], targets), data, engine="jvp")
+    whole = [(data[0][0], torch.ones((), dtype=torch.float64))] * 2
+    HessianOperator(build("mlp"), lambda output, _: output.square().sum(), whole, engine="jvp")
+    assert model.passes == 1
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_statistics_of_batches_may_differ(engine):
+    data = [batch(), batch()]
+    HessianOperator(build("convolutional"), F.cross_entropy, data, batch_norm="batch", engine=engine)
 
 
 @pytest.mark.parametrize("tracking", [True, False])
@@ -211,8 +274,12 @@ def mixed():
         ),
         (lambda: operator(weight_decay=-1.0), ValueError, "weight_decay"),
         (lambda: operator(weight_decay=float("nan")), ValueError, "weight_decay"),
+        (lambda: operator(weight_decay=float("inf")), ValueError, "weight_decay: expected a finite number.* got inf"),
         (lambda: operator(params="no such"), ValueError, "params: .*no such"),
         (lambda: operator(params=["4.wieght"]), ValueError, r"params: .*'4\.wieght', but \['4\.weight'"),
+        (lambda: operator(params="("), ValueError, r"params: expected the name of .* regular expression, got '\('"),
+        (lambda: operator(params=3), TypeError, "params: expected None, a string or strings, got 3"),
+        (lambda: operator(params=["4.bias", 3]), TypeError, r"params: expected .*, got \['4\.bias', 3\]"),
         (lambda: operator(params=[]), ValueError, "params: .*empty"),
         (lambda: operator(build("mlp").requires_grad_(False)), ValueError, "params: .*require a gradient"),
         (lambda: operator(mixed()), TypeError, "model: .*float32.*float64"),
@@ -229,6 +296,7 @@ def mixed():
         (lambda: operator(batch_norm="eval"), ValueError, r"batch_norm: expected one of \['running', 'batch'\]"),
         (lambda: operator(dropout="on"), ValueError, r"dropout: expected one of \['off', 'frozen'\], got 'on'"),
         (lambda: operator(micro_batch=0), ValueError, "micro_batch: expected at least one image, got 0"),
+        (lambda: operator(micro_batch=1.5), TypeError, "micro_batch: expected a whole number of images, got 1.5"),
         (lambda: operator().under_autocast(), TypeError, "under_autocast: expected a float32 operator"),
         (lambda: operator().to_scipy("int32"), TypeError, "dtype: expected numpy.float32 or numpy.float64, got int32"),
         (lambda: operator() @ {"4.bias": torch.zeros(3)}, ValueError, r"tensors: names .*'1\.bias'"),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import random
+
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -22,12 +25,12 @@ def images(count: int = 7):
     return torch.randn(count, 3, 2, 2, generator=generator, dtype=torch.float64), torch.arange(count) % 3
 
 
-def dense_gauss_newton(model, x, targets):
+def dense_gauss_newton(model, x, targets, loss=F.cross_entropy):
     parameters = {name: p.detach() for name, p in model.named_parameters()}
     jacobian = jacrev(lambda p: functional_call(model, p, (x,)))(parameters)
     flat = torch.cat([part.flatten(2) for part in jacobian.values()], dim=2).flatten(0, 1)  # [outputs, n]
     outputs = model(x).detach()
-    inner = hessian(lambda z: F.cross_entropy(z, targets))(outputs).reshape(outputs.numel(), -1)
+    inner = hessian(lambda z: loss(z, targets))(outputs).reshape(outputs.numel(), -1)
     return flat.T @ inner @ flat
 
 
@@ -44,6 +47,35 @@ def test_products_are_those_of_the_dense_matrix(dtype, tolerance):
     assert relative_error(op.matmat(eye), want) <= tolerance
     assert relative_error(op @ eye[3], want[3]) <= tolerance
     assert torch.linalg.eigvalsh(want).min() >= 0.1 - 1e-12
+
+
+def squared_errors(output, targets):
+    return (output - targets).square().mean()
+
+
+def logistic(output, targets):
+    return torch.log1p(torch.exp(-output * targets)).mean()
+
+
+def huber(output, targets):
+    errors = (output - targets).abs()
+    return torch.where(errors <= 1, errors.square() / 2, errors - 0.5).mean()
+
+
+@pytest.mark.parametrize(
+    ("loss", "composed"),
+    [(F.mse_loss, squared_errors), (F.soft_margin_loss, logistic), (F.huber_loss, huber)],
+    ids=["squares", "logistic", "huber"],
+)
+@pytest.mark.parametrize("engine", ["graph", "jvp"])
+def test_losses_without_forward_derivatives_in_pytorch(engine, loss, composed):
+    model, (x, _) = network(), images()
+    targets = model(x).detach() + torch.tensor([0.5, -0.5, 2.0], dtype=torch.float64)
+    op = GaussNewtonOperator(model, loss, (x, targets), engine=engine)
+    want = dense_gauss_newton(model, x, targets, composed)
+    eye = torch.eye(op.shape[0], dtype=torch.float64)
+    assert relative_error(op.matmat(eye), want) <= 1e-12
+    assert relative_error(op @ eye[3], want[3]) <= 1e-12
 
 
 def test_a_linear_networks_hessian_is_its_gauss_newton_matrix():
@@ -81,10 +113,28 @@ def test_augmented_batches_are_drawn_once(engine):
     assert drawn == [0, 1]
 
 
+def test_augmentation_is_drawn_from_the_seed():
+    x, targets = images()
+
+    class Augmented:
+        def __iter__(self):
+            noise = torch.randn_like(x) + random.random() + np.random.rand()
+            yield x + 0.1 * noise, targets
+
+    def products(outside, seed):
+        torch.manual_seed(outside), np.random.seed(outside), random.seed(outside)
+        op = HessianOperator(network(), F.cross_entropy, Augmented(), seed=seed)
+        return op @ torch.ones(op.shape[0], dtype=op.dtype)
+
+    assert torch.equal(products(1, seed=0), products(2, seed=0))
+    assert not torch.equal(products(1, seed=0), products(1, seed=1))
+
+
 @pytest.mark.parametrize(
     ("data", "error", "message"),
     [
         ([], ValueError, "data: got no batches"),
+        (5, TypeError, r"data: expected \(images, targets\) or batches of them, got int"),
         ([torch.ones(2)], TypeError, r"data: expected \(images, targets\) or batches of them, got Tensor"),
         ((torch.ones(0, 3, 2, 2), torch.ones(0)), ValueError, "data: a batch has no images"),
     ],

@@ -298,6 +298,7 @@ def test_a_product_that_is_not_finite_is_named(bad):
         (torch.zeros(0, 0), {"k": 1}, ValueError, "k: expected 1 to 0"),
         (torch.ones(4, 3), {}, ValueError, "op: expected a square operator"),
         (torch.eye(9).half(), {}, TypeError, "op: expected float32 or float64"),
+        (np.eye(9), {}, TypeError, "op: expected a tensor, or an operator with a torch dtype, got ndarray"),
         (torch.eye(9), {"tol": 0.0}, ValueError, "tol"),
         (torch.eye(9), {"tol": float("nan")}, ValueError, "tol"),
         (torch.eye(9), {"max_products": 4}, ValueError, "max_products: expected at least k = 5"),

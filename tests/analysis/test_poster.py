@@ -209,7 +209,7 @@ def test_what_is_refused_leaves_nothing_behind(npz, settings, tmp_path):
         make_poster(
             Poster(npz, RECIPE, fraction=FRACTION, checkpoints={"vit": str(tmp_path / "absent.pt")}), tmp_path / "new"
         )
-    with pytest.raises(ValueError, match="fraction: got 0.1, which is 6 of 64 pictures"):
+    with pytest.raises(ValueError, match=r"fraction: got 0\.1, which is 6 of 64 pictures"):
         make_poster(Poster(npz, RECIPE), tmp_path / "new")
     assert not (tmp_path / "new").exists()
 

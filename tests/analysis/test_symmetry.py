@@ -60,6 +60,18 @@ class Stateful(nn.Module):
         return self.layer(x.flatten(1)) / self.calls
 
 
+class Drawing(nn.Module):
+    """Drops out, by numbers from a generator of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(48, 3)
+        self.generator = torch.Generator().manual_seed(0)
+
+    def forward(self, x):
+        return self.layer(x.flatten(1) * torch.rand(x.flatten(1).shape, generator=self.generator).round())
+
+
 class OneSidedProduct(torch.autograd.Function):
     """a · b with a derivative in a alone."""
 
@@ -84,7 +96,12 @@ class OneSided(nn.Module):
 
 @pytest.mark.parametrize(
     ("model", "engine", "message"),
-    [(Stateful, "jvp", "from product to product"), (OneSided, "graph", r"autograd\.Function")],
+    [
+        (Stateful, "jvp", "two products with one vector .* from product to product"),
+        (Stateful, "graph", "two passes over the same images .* from pass to pass"),
+        (Drawing, "graph", "from pass to pass"),
+        (OneSided, "graph", r"autograd\.Function"),
+    ],
 )
 def test_networks_without_a_hessian_fail(model, engine, message):
     images, targets = batch()

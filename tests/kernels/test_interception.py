@@ -280,6 +280,35 @@ def test_what_pytorch_refuses_stays_refused(call):
     assert str(got.value) == str(want.value)
 
 
+@pytest.mark.parametrize("reduction", ["none", "mean", "sum"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
+def test_squared_errors_have_forward_derivatives_of_their_gradients(dtype: torch.dtype, reduction: str):
+    """PyTorch's own raises in jvp(grad); 16 bits are those of autocast."""
+    z, target, direction = (t.detach().to(dtype) for t in qkv(3, 2))
+
+    def loss(z):
+        with second_order(), torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+            return F.mse_loss(z, target, reduction=reduction)
+
+    with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+        want = F.mse_loss(z, target, reduction=reduction)
+    assert loss(z).dtype == want.dtype
+    assert torch.equal(loss(z), want)
+    curved = jvp(grad(lambda z: loss(z).sum()), (z,), (direction,))[1]
+    torch.testing.assert_close(curved, 2 * direction / (z.numel() if reduction == "mean" else 1))
+
+
+def test_squared_errors_that_pytorch_warns_about_or_weighs_stay_its_own():
+    z, target, weight = (t.detach() for t in qkv(3, 2))
+    with pytest.warns(UserWarning, match="Using a target size"), second_order():
+        F.mse_loss(z, target[:1])
+    with second_order():
+        got = F.mse_loss(z, target, weight=weight.square())
+        with pytest.raises(ValueError, match="median is not a valid value for reduction"):
+            F.mse_loss(z, target, reduction="median")
+    assert torch.equal(got, F.mse_loss(z, target, weight=weight.square()))
+
+
 def test_losses_of_images_and_legacy_arguments_go_to_pytorch():
     with second_order():
         loss = F.cross_entropy(maps(2, 3, 4).requires_grad_(), torch.zeros(2, 4, dtype=torch.int64))

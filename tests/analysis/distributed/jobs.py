@@ -95,6 +95,7 @@ def refusals(ranks):
         "weights": lambda: distributed(HessianOperator, other, toys.LOSS, toys.one_batch()),
         "images": lambda: distributed(HessianOperator, toys.network(), toys.LOSS, few),
         "sum": lambda: distributed(HessianOperator, toys.network(), summed, toys.one_batch()),
+        "sum of batches": lambda: distributed(HessianOperator, toys.network(), summed, [toys.one_batch()] * 2),
         "batch norm": lambda: distributed(
             HessianOperator, toys.normed(), toys.LOSS, toys.one_batch(), batch_norm="batch"
         ),

@@ -86,6 +86,7 @@ def test_refusals(tmp_path):
     assert first["weights"] == second["weights"]
     assert first["images"] == "ValueError: data: got 1 images for 2 ranks, expected at least one for each"
     assert "loss: expected a mean over the batch" in first["sum"]
+    assert "loss: expected a mean over the batch" in first["sum of batches"]
     assert "1 takes the statistics of the batch, which must stay whole" in first["batch norm"]
     assert "dropout: masks would depend on the number of ranks" in first["dropout"]
     assert first["none"] == "ValueError: data: got no batches, expected at least one (images, targets)"
