@@ -76,9 +76,8 @@ def top_eigenvalues(
     Lanczos 1950, restarted after Wu & Simon 2000. ``tol`` times the largest magnitude among the wanted ("BE": among
     those at its end) is what residuals must meet; the search stops when they are 0.03 of that, or ten steps later, or
     would be but for rounding and asymmetry of ``op``, which further steps do not mend: ``converged`` is False where
-    they do not meet it.
-    The eigenvalues' own error is of the order of the residual squared over the gap, hence far smaller. The start
-    vectors are drawn on the CPU from ``seed``, so that they are the same on any device.
+    they do not meet it. The eigenvalues' own error is of the order of the residual squared over the gap, hence far
+    smaller. The start vectors are drawn on the CPU from ``seed``, so that they are the same on any device.
 
     An eigenvalue of which a start vector holds next to nothing may be missed, as by any Krylov method, though what was
     found has converged: rarely at a ``tol`` of 1e-3, the more so the looser it is; another seed, or a block, shows it.
@@ -216,8 +215,8 @@ def _assess(process: LanczosProcess, pairs: RitzPairs, wanted: Wanted, tol: floa
     allowed = tol * wanted.scales(pairs.values[chosen])
     enough = len(chosen) == wanted.k
     complete = len(process.basis) == process.size or (enough and _exhausted(process, pairs, wanted, tol))
-    left = pairs.couplings[chosen] / allowed
-    good, settled = (complete and bool((left <= most).all()) for most in (1.0, LATECOMERS))
+    left = pairs.couplings[chosen]
+    good, settled = (complete and bool((left <= share * allowed).all()) for share in (1.0, LATECOMERS))
     return (pairs.residuals[chosen] <= allowed) & complete, good, settled or (good and process.ended)
 
 
