@@ -5,7 +5,9 @@
 
 #include "csrc/standard.h"
 
+#if !defined(ALTERNET_ISA)  // compile_amx.h has another name for it
 #define ALTERNET_ISA avx512_bf16
+#endif
 #define ALTERNET_VECTOR_BYTES 64
 #define ALTERNET_VECTOR_REGISTERS 32
 #define ALTERNET_PAIRS
