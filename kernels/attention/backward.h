@@ -50,7 +50,8 @@ class Backward {
  private:
   void tile(const Task& task, Range queries) {
     for (QueryRows<Factor>* side : {&query, &grad}) side->load(task, queries);
-    if (has_d_scores) row_dots<Real>(p.grad.slice(task.b, task.h), p.out.slice(task.b, task.h), queries, p.value_width, delta);
+    const Matrix grads = p.grad.slice(task.b, task.h), outs = p.out.slice(task.b, task.h);
+    if (has_d_scores) row_dots<Real>(grads, outs, queries, p.value_width, delta);
     d_bias.begin_tile();
     for_tiles(seen(p, queries), p.plan.tile_keys, [&](Range keys) {
       probabilities(task, queries, keys);

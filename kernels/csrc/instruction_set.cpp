@@ -34,8 +34,8 @@ bool has_avx512() {
          __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl");
 }
 
-/// Intel's processors take a product of pairs in the time of two fused multiply-adds: attention's maps take 1.5 times as
-/// long by it as in float (Sapphire Rapids). AMD's take it in that of one.
+/// Intel's processors take a product of pairs in the time of two fused multiply-adds: attention's maps take 1.5 times
+/// as long by it as in float (Sapphire Rapids). AMD's take it in that of one.
 bool pairs_are_fast() { return __builtin_cpu_is("amd"); }
 
 bool has_avx512_bf16() { return has_avx512() && leaf_7(1, 5); }

@@ -10,8 +10,8 @@ namespace alternet::ALTERNET_ISA {
 template <>
 ALTERNET_INLINE void add_product<Pair>(Vector<float>& sum, Pair factor, Vector<Pair> column) {
   const __m512i repeated = _mm512_set1_epi32(static_cast<int>(factor));
-  sum = reinterpret_cast<Vector<float>>(_mm512_dpbf16_ps(reinterpret_cast<__m512>(sum), reinterpret_cast<__m512bh>(repeated),
-                                                         reinterpret_cast<__m512bh>(column)));
+  const auto pairs = reinterpret_cast<__m512bh>(repeated), columns = reinterpret_cast<__m512bh>(column);
+  sum = reinterpret_cast<Vector<float>>(_mm512_dpbf16_ps(reinterpret_cast<__m512>(sum), pairs, columns));
 }
 
 #if defined(ALTERNET_AMX)

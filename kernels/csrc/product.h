@@ -1,7 +1,7 @@
 // Small matrix products on packed tiles: C (+)= sum of A_i B_i. Included once per instruction set (see vector.h).
 //
-// What is multiplied, Factor, is float or double, whose sums are of the same type, or Pair: two bfloat16 that follow one
-// another along the depth, whose products are summed in float. A depth counts factors.
+// What is multiplied, Factor, is float or double, whose sums are of the same type, or Pair: two bfloat16 that follow
+// one another along the depth, whose products are summed in float. A depth counts factors.
 //
 // A block of ROWS x STRIP vectors of C stays in registers while k runs over the depth: each step loads STRIP vectors of
 // B, broadcasts ROWS numbers of A and does ROWS * STRIP fused multiply-adds. B comes in panels one vector wide, so

@@ -1,26 +1,4 @@
-// The kernels of feature_spectrum for AVX2 with FMA.
-#if defined(__x86_64__)
-
 #include "feature_spectrum/problem.h"
-#include "csrc/standard.h"
 
-#define ALTERNET_ISA avx2
-#define ALTERNET_VECTOR_BYTES 32
-#define ALTERNET_VECTOR_REGISTERS 16
-
-#if defined(__clang__)
-#pragma clang attribute push(__attribute__((target("avx2,fma"))), apply_to = function)
-#else
-#pragma GCC push_options
-#pragma GCC target("avx2,fma")
-#endif
-
-#include "feature_spectrum/kernels.h"
-
-#if defined(__clang__)
-#pragma clang attribute pop
-#else
-#pragma GCC pop_options
-#endif
-
-#endif
+#define ALTERNET_KERNELS "feature_spectrum/kernels.h"
+#include "csrc/compile_avx2.h"

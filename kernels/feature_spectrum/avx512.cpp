@@ -1,27 +1,4 @@
-// The kernels of feature_spectrum for AVX-512.
-#if defined(__x86_64__)
-
 #include "feature_spectrum/problem.h"
-#include "csrc/standard.h"
 
-#define ALTERNET_ISA avx512
-#define ALTERNET_VECTOR_BYTES 64
-#define ALTERNET_VECTOR_REGISTERS 32
-
-#if defined(__clang__)
-#pragma clang attribute push(__attribute__((target("avx512f,avx512dq,avx512bw,avx512vl,avx2,fma"))), \
-                             apply_to = function)
-#else
-#pragma GCC push_options
-#pragma GCC target("avx512f,avx512dq,avx512bw,avx512vl,avx2,fma")
-#endif
-
-#include "feature_spectrum/kernels.h"
-
-#if defined(__clang__)
-#pragma clang attribute pop
-#else
-#pragma GCC pop_options
-#endif
-
-#endif
+#define ALTERNET_KERNELS "feature_spectrum/kernels.h"
+#include "csrc/compile_avx512.h"

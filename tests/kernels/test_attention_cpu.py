@@ -19,7 +19,7 @@ if native.unavailable_reason() is not None:
 
 from alternet.kernels.attention import cpu
 
-from .maps import check, directions, error, expected, pairs, run, tensors
+from .maps import assert_same, check, directions, error, expected, pairs, run, tensors
 
 OPS = torch.ops.alternet_native
 ALL = (True, True, True, True)
@@ -199,8 +199,7 @@ def test_expanded_inputs_are_read_with_stride_zero():
     copied = run(
         every(torch.Tensor.contiguous, x), grad.contiguous(), every(torch.Tensor.contiguous, tangents), 0.3, False
     )
-    for (name, a, _), (_, b, _) in zip(pairs(copied, copied), pairs(strided, strided), strict=True):
-        assert torch.equal(a, b), name
+    assert_same(copied, strided)
 
 
 @pytest.mark.parametrize("bias_axes", [None, ALL, (False, False, False, True), (False, True, True, True)])
@@ -212,8 +211,7 @@ def test_results_do_not_depend_on_threads(threads, shape, bias_axes):
         threads(count)
         results.append(run(x, grad, tangents, 0.3, True))
     for other in results[1:]:
-        for (name, a, _), (_, b, _) in zip(pairs(results[0], results[0]), pairs(other, other), strict=True):
-            assert torch.equal(a, b), name
+        assert_same(results[0], other)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])

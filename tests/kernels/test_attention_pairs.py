@@ -11,7 +11,7 @@ from alternet.kernels.attention.cases import inputs, on_grid
 if native.unavailable_reason() is not None:
     pytest.skip(native.unavailable_reason(), allow_module_level=True)
 
-from .maps import directions, error, expected, pairs, run, tensors
+from .maps import assert_same, directions, error, expected, pairs, run, tensors
 
 OPS = torch.ops.alternet_native
 SETS = [name for name in OPS.instruction_sets() if name in ("avx512_bf16", "amx")]
@@ -90,8 +90,7 @@ def test_strides_are_read_where_they_lie():
     other = lambda t: None if t is None else t.transpose(-1, -2).contiguous().transpose(-1, -2)  # noqa: E731
     straight = run(x, grad, tangents, 0.3, False)
     strided = run(tuple(map(other, x)), other(grad), tuple(map(other, tangents)), 0.3, False)
-    for (name, a, _), (_, b, _) in zip(pairs(straight, straight), pairs(strided, strided), strict=True):
-        assert torch.equal(a, b), name
+    assert_same(straight, strided)
 
 
 def test_nothing_uninitialised_is_read():
@@ -103,8 +102,7 @@ def test_nothing_uninitialised_is_read():
         after = run(x, grad, tangents, 0.3, True)
     finally:
         torch.use_deterministic_algorithms(False)
-    for (name, a, _), (_, b, _) in zip(pairs(before, before), pairs(after, after), strict=True):
-        assert torch.equal(a, b), name
+    assert_same(before, after)
 
 
 def test_nan_stays_in_its_query():
@@ -124,8 +122,7 @@ def test_results_do_not_depend_on_threads():
         torch.set_num_threads(count)
         results.append(run(x, grad, tangents, 0.3, True))
     for other in results[1:]:
-        for (name, a, _), (_, b, _) in zip(pairs(results[0], results[0]), pairs(other, other), strict=True):
-            assert torch.equal(a, b), name
+        assert_same(results[0], other)
 
 
 def test_other_products_between_ours():

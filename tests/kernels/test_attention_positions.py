@@ -16,7 +16,7 @@ if native.unavailable_reason() is not None:
 
 from alternet.kernels.attention import cpu
 
-from .maps import check, directions, error, expected, pairs, run
+from .maps import assert_same, check, directions, error, expected, pairs, run
 
 # one token, one row, one column, a window, ragged tiles, several tiles, several tasks of one head
 GRIDS = [(1, 1), (1, 7), (7, 1), (4, 4), (7, 7), (5, 19), (13, 16), (40, 16)]
@@ -101,8 +101,7 @@ def test_tables_of_any_strides(dtype):
     larger[..., 2:-2, 3:-3] = x[4]
     for table in (larger[..., 2:-2, 3:-3], x[4].mT.contiguous().mT):
         strided = run((*x[:4], table), grad, tangents, 0.3, False, grid=(5, 7))
-        for (name, a, _), (_, b, _) in zip(pairs(straight, straight), pairs(strided, strided), strict=True):
-            assert torch.equal(a, b), name
+        assert_same(straight, strided)
 
 
 @pytest.mark.parametrize("kernel_size", [(), (3, 4)], ids=str)
@@ -129,8 +128,7 @@ def test_results_do_not_depend_on_threads(lead):
         torch.set_num_threads(count)
         results.append(run(x, grad, tangents, 0.3, False, grid=grid, kernel_size=(21, 5)))
     for other in results[1:]:
-        for (name, a, _), (_, b, _) in zip(pairs(results[0], results[0]), pairs(other, other), strict=True):
-            assert torch.equal(a, b), name
+        assert_same(results[0], other)
 
 
 @pytest.mark.parametrize("kernel_size", [(), (3, 4)], ids=str)
