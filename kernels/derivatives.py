@@ -193,14 +193,20 @@ class _Map:
         return (*grads, *(None,) * (self.returns_gradients + len(self.signature.parameters) + 1))
 
     def joint_map(self, a: _Arguments, t_x: MaybeTensors) -> Callable[..., tuple] | None:
-        """The backend's map of this one and its tangent at once, if it has one and x moves."""
+        """This map and its tangent in one call, if x moves: the backend's own, or one after the other.
+
+        Even so the tangent is spared a walk through the levels, 0.1 to 0.3 ms.
+        """
         moves = [t is not None for t in t_x]
         constants = any(moves[self.signature.inputs.index(name)] for name in self.signature.constants)
         if constants or not any(moves):
             return None
         assert a.x[0] is not None
         module = self.operator.modules(backends.resolve(a.rest[-1], a.x[0]))
-        return getattr(module, f"{self.name}_and_tangent", None)
+        return getattr(module, f"{self.name}_and_tangent", None) or functools.partial(self.in_turn, module)
+
+    def in_turn(self, module: ModuleType, *tensors: Tensor | None, **parameters: Any) -> tuple:
+        raise NotImplementedError
 
     def parameters(self, a: _Arguments) -> dict[str, Any]:
         return {name: value for (_, name), value in zip(self.signature.parameters, a.rest, strict=False)}
@@ -257,6 +263,12 @@ class _Forward(_Map):
             return None
         results = both(*a.x, *t_x, **self.parameters(a))
         return results[: self.n_yr], tuple(t[0] for t in results[self.n_yr :])
+
+    def in_turn(self, module: ModuleType, *tensors: Tensor | None, **parameters: Any) -> tuple:
+        x, t_x = tensors[: self.n], tensors[self.n :]
+        yr = module.forward(*x, **parameters)
+        kept = yr if self.signature.needs_output else (x[0], *yr[1:])
+        return (*yr, *module.tangent(*x, *kept, *t_x, **parameters))
 
     def reverse(self, ctx: Any, g: Tensor | None, *r_bar: Tensor | None) -> tuple:
         _refuse_residual_cotangents(r_bar)
@@ -327,6 +339,10 @@ class _Backward(_Map):
         results = both(*a.tensors, *t, needs=a.needs, **self.parameters(a))
         bars = [_or_nothing(t, a.g[0]) for t in results]
         return tuple(bars[: self.n]), tuple(t[0] if n else t for n, t in zip(a.needs, bars[self.n :], strict=True))
+
+    def in_turn(self, module: ModuleType, *tensors: Tensor | None, **parameters: Any) -> tuple:
+        bars = module.backward(*tensors[: self.n_tensors], **parameters)
+        return (*bars, *module.backward_tangent(*tensors, **parameters))
 
     def reverse(self, ctx: Any, *u: Tensor | None) -> tuple:
         """Of x̄ = J(x)ᵀ g for its cotangent u: J u to g, and d/dε J(x + εu)ᵀ g to x."""

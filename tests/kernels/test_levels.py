@@ -8,7 +8,8 @@ from torch._subclasses import FakeTensorMode
 from torch.func import grad, jvp, vjp
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from alternet.kernels import available_backends, backends, gelu, layer_norm, levels
+from alternet.kernels import available_backends, backends, gelu, layer_norm, levels, use_backend
+from alternet.kernels.layer_norm.operator import layer_norm_operator
 
 
 def tensors(count):
@@ -112,6 +113,26 @@ def test_results_and_their_tangents_come_from_one_map(joint):
 
     torch.testing.assert_close(*(jvp(gradients(f), (x, x[0], g), (t, t[0], s)) for f in (gelu, eager)))
     assert joint == ["forward_and_tangent", "backward_and_tangent"]
+
+
+@pytest.mark.parametrize("backend", [name for name in ("reference", "cpu") if available_backends()[name] is None])
+def test_maps_and_their_tangents_need_no_level_of_their_own(backend, monkeypatch):
+    asked = []
+    monkeypatch.setattr(layer_norm_operator, "tangent", lambda *args: asked.append("tangent"))
+    monkeypatch.setattr(layer_norm_operator, "backward_tangent", lambda *args: asked.append("backward_tangent"))
+    x, t, w, b = tensors(4)
+
+    def gradient(f):
+        return grad(lambda x, w, b: f(x, w, b).square().sum(), argnums=(0, 1, 2))
+
+    def eager(x, w, b):
+        return torch.nn.functional.layer_norm(x, (5,), w, b)
+
+    primals, directions = (x, w[0], b[0]), (t, w[1], b[1])
+    with use_backend(backend):
+        got = jvp(gradient(layer_norm), primals, directions)
+    torch.testing.assert_close(got, jvp(gradient(eager), primals, directions))
+    assert asked == []
 
 
 def test_where_autograd_watches_from_below_the_maps_run_apart(joint):
