@@ -6,6 +6,7 @@
 #include "attention/bias_sharing.h"
 #include "attention/table_parts.h"
 #include "csrc/instruction_set.h"
+#include "csrc/tasks.h"
 
 namespace alternet {
 namespace {
@@ -85,11 +86,6 @@ Plan make_plan(const Problem& p, MapName map) {
 void run(Problem& p, MapName map, Element real) {
   const Map& kernel = choose(maps(p, real), map);
   const int64_t tasks = p.batch * p.heads * p.plan.chunks;
-  const int64_t threads = std::min<int64_t>(torch::stable::get_num_threads(), tasks);
-  const int64_t scratch = static_cast<int64_t>(kernel.scratch(p)) + 64;
-
-  const auto memory = torch::stable::empty({threads * scratch}, torch::headeronly::ScalarType::Byte);
-  char* const base = static_cast<char*>(memory.mutable_data_ptr());
   Turnstile key_turns(p.d_key || p.d_value ? p.batch * p.heads : 0);
   Turnstile bias_turns(p.d_bias ? BiasSharing(p).chains() : 0);
   p.key_turns = &key_turns;
@@ -98,12 +94,7 @@ void run(Problem& p, MapName map, Element real) {
   const auto part_memory = torch::stable::empty({parts * bytes_of(real)}, torch::headeronly::ScalarType::Byte);
   p.table_parts = static_cast<char*>(part_memory.mutable_data_ptr());
 
-  std::atomic<int64_t> next{0};
-  torch::stable::parallel_for(0, threads, 1, [&](int64_t thread, int64_t) {
-    char* const mine = base + thread * scratch;
-    char* const aligned = mine + (64 - reinterpret_cast<uintptr_t>(mine) % 64) % 64;
-    for (int64_t task = next++; task < tasks; task = next++) kernel.run(p, task, aligned);
-  });
+  run_tasks(tasks, kernel.scratch(p), [&](int64_t task, char* memory) { kernel.run(p, task, memory); });
   torch::stable::parallel_for(0, table_rows(p), 16, [&](int64_t first, int64_t end) {
     for (int64_t row = first; row < end; ++row) sum_table_row(p, real, row);
   });

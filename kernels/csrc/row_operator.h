@@ -7,13 +7,13 @@
 #include <torch/csrc/stable/tensor.h>
 
 #include <algorithm>
-#include <atomic>
 #include <initializer_list>
 #include <optional>
 #include <vector>
 
 #include "csrc/instruction_set.h"
 #include "csrc/rows.h"
+#include "csrc/tasks.h"
 
 namespace alternet {
 
@@ -64,20 +64,10 @@ class ColumnTotals {
   std::vector<double> totals_;
 };
 
-/// Runs the tasks of a map on torch's threads.
+/// Runs the tasks of a map.
 template <typename Problem>
 void run_tasks(const Problem& p, const RowMap<Problem>& map, int64_t tasks) {
-  const int64_t threads = std::min<int64_t>(torch::stable::get_num_threads(), tasks);
-  if (threads < 1) return;
-  const int64_t scratch = static_cast<int64_t>(map.scratch(p)) + 64;
-  const auto memory = torch::stable::empty({threads * scratch}, ScalarType::Byte);
-  char* const base = static_cast<char*>(memory.mutable_data_ptr());
-  std::atomic<int64_t> next{0};
-  torch::stable::parallel_for(0, threads, 1, [&](int64_t thread, int64_t) {
-    char* const mine = base + thread * scratch;
-    char* const aligned = mine + (64 - reinterpret_cast<uintptr_t>(mine) % 64) % 64;
-    for (int64_t task = next++; task < tasks; task = next++) map.run(p, task, aligned);
-  });
+  run_tasks(tasks, map.scratch(p), [&](int64_t task, char* memory) { map.run(p, task, memory); });
 }
 
 }  // namespace alternet

@@ -5,12 +5,12 @@
 #include <torch/csrc/stable/tensor.h>
 
 #include <algorithm>
-#include <atomic>
 #include <cmath>
 #include <tuple>
 #include <vector>
 
 #include "csrc/instruction_set.h"
+#include "csrc/tasks.h"
 #include "feature_spectrum/problem.h"
 
 namespace alternet {
@@ -79,17 +79,7 @@ std::vector<double> make_waves(const SpectrumProblem& p) {
 }
 
 void run(const SpectrumProblem& p, const SpectrumKernel& kernel) {
-  const int64_t tasks = p.batch * p.chunks;
-  const int64_t threads = std::min<int64_t>(torch::stable::get_num_threads(), tasks);
-  const int64_t scratch = static_cast<int64_t>(kernel.scratch(p)) + 64;
-  const auto memory = torch::stable::empty({threads * scratch}, ScalarType::Byte);
-  char* const base = static_cast<char*>(memory.mutable_data_ptr());
-  std::atomic<int64_t> next{0};
-  torch::stable::parallel_for(0, threads, 1, [&](int64_t thread, int64_t) {
-    char* const mine = base + thread * scratch;
-    char* const aligned = mine + (64 - reinterpret_cast<uintptr_t>(mine) % 64) % 64;
-    for (int64_t task = next++; task < tasks; task = next++) kernel.run(p, task, aligned);
-  });
+  run_tasks(p.batch * p.chunks, kernel.scratch(p), [&](int64_t task, char* memory) { kernel.run(p, task, memory); });
 }
 
 /// Means over channels: log amplitudes [B, K] and variances [B], of one pixel NaN; else over images too, [K] and [].
