@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import os
-import re
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -21,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from alternet.analysis.checksum import checksum, text_checksum
+from alternet.analysis.checksum import checksum, structure_checksum, text_checksum
 from alternet.analysis.curvature.arithmetic import plain_arithmetic
 from alternet.analysis.curvature.evaluation import Conditions, Evaluation
 from alternet.analysis.curvature.hessian import HessianOperator
@@ -279,7 +278,7 @@ def _config(
         "parameters": measured.size,
         "names": text_checksum("\n".join(measured.tensors)),
         "weights": checksum([*model.parameters(), *model.buffers()]),
-        "structure": text_checksum(re.sub(r" at 0x[0-9a-f]+", "", repr(model))),  # addresses are new in every process
+        "structure": structure_checksum(model),
         "batches": batches,
     }
 
