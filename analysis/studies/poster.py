@@ -125,6 +125,11 @@ class _Job:
                 "networks": [network.summary() for network in self.networks],
             }
         )
+        self.given = {
+            network.name: network.build(checkpoint=poster.checkpoints[network.name]).to(device)
+            for network in self.networks
+            if network.name in poster.checkpoints
+        }
         self.seconds: dict[str, float] = {}
 
     def claim_folder(self) -> None:
@@ -135,9 +140,8 @@ class _Job:
 
     def model(self, network: Network) -> nn.Module:
         """The trained network, or the one of the user's checkpoint."""
-        checkpoint = self.poster.checkpoints.get(network.name)
-        if checkpoint is not None:
-            return network.build(checkpoint=checkpoint).to(self.device)
+        if network.name in self.given:
+            return self.given[network.name]
         folder = self.out / "networks" / network.name
         model = train(network, self.data, self.poster.recipe, folder, seed=self.poster.seed, device=self.device)
         history = load_json(folder / "history.json", HISTORY_KIND)["rows"]

@@ -106,13 +106,18 @@ def test_a_finished_study_is_not_made_again(npz, finished, monkeypatch):
     assert make_hessian_study(HessianStudy(npz, RECIPE, fraction=0.5, less=0.25), out) == claims
 
 
-def test_another_study_is_refused(npz, finished, tmp_path):
+def test_another_study_is_refused(npz, finished):
     with pytest.raises(ValueError, match=r"holds a Hessian study with other settings: fraction was 0\.5 and is 1\.0"):
         make_hessian_study(HessianStudy(npz, RECIPE, fraction=1.0, less=0.25), finished[0])
     with pytest.raises(ValueError, match="epochs: got 3, expected 0 to 2"):
         HessianStudy(npz, RECIPE, epochs=(1, 3))
-    with pytest.raises(ValueError, match=r"fraction: got 1\.5, expected more than 0 and less than 1"):
-        make_hessian_study(HessianStudy(npz, RECIPE, less=1.5), tmp_path / "new")
+    with pytest.raises(ValueError, match=r"less: got 1\.5, expected more than 0 and less than 1"):
+        HessianStudy(npz, RECIPE, less=1.5)
+
+
+def test_mini_batches_are_looked_at_before_the_training(npz, tmp_path):
+    with pytest.raises(ValueError, match=r"fraction: got 0\.1, which is 6 of 64 pictures"):
+        make_hessian_study(HessianStudy(npz, RECIPE, fraction=0.1), tmp_path / "new")
     assert not (tmp_path / "new").exists()
 
 

@@ -21,6 +21,7 @@ from safetensors.torch import load_file
 from alternet.analysis.studies import poster as module
 from alternet.analysis.studies.poster import Poster, make_poster
 from alternet.analysis.training import loop as training
+from alternet.analysis.training.checkpoints import save_checkpoint
 from alternet.analysis.training.recipe import SHORT
 
 SCRIPT = Path(__file__).with_name("tiny_poster.py")
@@ -209,6 +210,10 @@ def test_what_is_refused_leaves_nothing_behind(npz, settings, tmp_path):
         make_poster(
             Poster(npz, RECIPE, fraction=FRACTION, checkpoints={"vit": str(tmp_path / "absent.pt")}), tmp_path / "new"
         )
+    other = tmp_path / "other.safetensors"
+    save_checkpoint(other, {"a": torch.zeros(1)}, {})
+    with pytest.raises(ValueError, match=r"other\.safetensors does not fit AlterNet"):  # not after the training
+        make_poster(Poster(npz, RECIPE, fraction=FRACTION, checkpoints={"alternet": str(other)}), tmp_path / "new")
     with pytest.raises(ValueError, match=r"fraction: got 0\.1, which is 6 of 64 pictures"):
         make_poster(Poster(npz, RECIPE), tmp_path / "new")
     assert not (tmp_path / "new").exists()
