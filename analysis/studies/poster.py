@@ -33,7 +33,7 @@ from alternet.analysis.studies.settings import claim_folder, plain
 from alternet.analysis.studies.spectra import SpectraResult, hessian_spectra
 from alternet.analysis.training.batches import Batch, eval_batches, hessian_batches
 from alternet.analysis.training.data import ImageData, load_data
-from alternet.analysis.training.loop import HISTORY_KIND, WARM, train
+from alternet.analysis.training.loop import HISTORY_KIND, WARM, evaluate, train
 from alternet.analysis.training.networks import LABELS, Network, poster_networks
 from alternet.analysis.training.recipe import Recipe
 
@@ -93,7 +93,8 @@ def make_poster(
     page = Page(
         settings=job.config,
         parameters={LABELS[name]: sum(p.numel() for p in model.parameters()) for name, model in models.items()},
-        accuracies={LABELS[name]: float(of.correct.mean()) for name, of in per_image.items()},
+        accuracies={LABELS[name]: job.accuracy(name, model) for name, model in models.items()},
+        judged_images=JUDGED_IMAGES,
         figures=figures,
         spectra=list(final.values()),
         claims=claims,
@@ -148,6 +149,12 @@ class _Job:
         self.histories[network.name] = history
         self.seconds[f"training {LABELS[network.name]}"] = sum(row["seconds"] for row in history)
         return model
+
+    def accuracy(self, name: str, model: nn.Module) -> float:
+        """On the whole test set, of which claims are judged on a part."""
+        if name in self.histories:
+            return self.histories[name][-1]["test_accuracy"]
+        return evaluate(model, eval_batches(self.data, device=self.device))[1]
 
     def warm_spectra(self, network: Network) -> SpectraResult | None:
         """The spectra after the warm-up, on a third of the mini-batches; None where the recipe has none."""

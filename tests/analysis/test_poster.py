@@ -22,6 +22,7 @@ from alternet.analysis.studies import poster as module
 from alternet.analysis.studies.poster import Poster, make_poster
 from alternet.analysis.training import loop as training
 from alternet.analysis.training.checkpoints import save_checkpoint
+from alternet.analysis.training.networks import LABELS
 from alternet.analysis.training.recipe import SHORT
 
 SCRIPT = Path(__file__).with_name("tiny_poster.py")
@@ -170,7 +171,8 @@ def test_killed_again_and_again_it_ends_like_one_that_never_was(npz, finished, t
     assert all(path.stat().st_size < 1e6 for path in leftovers)  # at most what a kill cut off
 
 
-def test_checkpoints_instead_of_training(npz, finished, tmp_path):
+def test_checkpoints_instead_of_training(npz, finished, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "JUDGED_IMAGES", 7)
     weights = {name: str(finished / "networks" / name / "model.safetensors") for name in NAMES}
     make_poster(Poster(npz, RECIPE, fraction=FRACTION, checkpoints=weights), tmp_path / "out")
     assert not (tmp_path / "out" / "networks").exists()
@@ -181,6 +183,10 @@ def test_checkpoints_instead_of_training(npz, finished, tmp_path):
     page = (tmp_path / "out" / "index.html").read_text()
     assert "The weights are those of the checkpoints given." in page
     assert page.count("data:image/png") == 3
+    for name in NAMES:  # not of the images that claims are judged on
+        (*_, last) = json.loads((finished / "networks" / name / "history.json").read_text())["rows"]
+        assert re.search(rf"<td>{LABELS[name]}</td><td>[\d.]+ million</td><td>{last['test_accuracy']:.1%}</td>", page)
+    assert "at most 7, spread evenly" in page
 
 
 @pytest.mark.parametrize(
