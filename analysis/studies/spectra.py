@@ -36,6 +36,7 @@ from alternet.analysis.studies.journal import START_AGAIN, Kind
 KIND = "alternet hessian spectra"
 LEVEL = 0.95  # of all intervals
 RESAMPLES = 2000
+FEWEST = 6  # for an interval: fewer lie all on one side of the truth by chance too often, 2 of them every second time
 HOW = ("engine", "micro_batch")  # arguments of the operator that its numbers do not depend on
 COLUMNS: dict[str, type] = {"values": float, "residuals": float, "converged": bool, "products": int, "sizes": int}
 # Of a loss that is still the same: threads and devices change float32 by about 1e-6, also a loss that is almost 0 (the
@@ -45,7 +46,7 @@ LOSS_TOLERANCE = 1e-5
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value and its 95 % bootstrap interval over mini-batches; NaN where there is none."""
+    """A value and its 95 % bootstrap interval over mini-batches; NaN where there is none (of fewer than ``FEWEST``)."""
 
     value: float
     low: float
@@ -293,8 +294,8 @@ def _checked(values: np.ndarray) -> np.ndarray:
 def _bootstrap(numerators: np.ndarray, denominators: np.ndarray, seed: int) -> Estimate:
     """Σ numerators / Σ denominators, both [batches], with the percentile interval of resampled mini-batches.
 
-    Mini-batches are resampled and not eigenvalues: the k of one mini-batch depend on each other. One mini-batch has
-    no interval.
+    Mini-batches are resampled and not eigenvalues: the k of one mini-batch depend on each other. Fewer than ``FEWEST``
+    have no interval.
     """
     batches = len(numerators)
     drawn = np.random.default_rng(seed).integers(batches, size=(RESAMPLES, batches))
@@ -302,7 +303,7 @@ def _bootstrap(numerators: np.ndarray, denominators: np.ndarray, seed: int) -> E
         value = numerators.sum() / np.float64(denominators.sum())
         resampled = numerators[drawn].sum(1) / denominators[drawn].sum(1)
     resampled = resampled[~np.isnan(resampled)]
-    if batches == 1 or not resampled.size:
+    if batches < FEWEST or not resampled.size:
         return Estimate(float(value), math.nan, math.nan)
     low, high = np.quantile(resampled, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return Estimate(float(value), float(low), float(high))

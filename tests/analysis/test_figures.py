@@ -203,7 +203,7 @@ class TestSpectra:
         assert self.area(only_positive, -1) == 0
 
     def test_the_legend_has_nep_and_ape(self):
-        figure = filled(fill_spectra, [spectra_result([[5, 4, 3, 1, -1]] * 4)], "title")
+        figure = filled(fill_spectra, [spectra_result([[5, 4, 3, 1, -1]] * 6)], "title")
         (label,) = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
         assert label == "ViT:  NEP 20% [20, 20],  APE 3.25 [3.25, 3.25]"
         figure = filled(fill_spectra, [spectra_result([[-5, -4]])], "title")
