@@ -25,7 +25,7 @@ from alternet.analysis.machine import describe
 from alternet.analysis.pages.study_page import write_study_page
 from alternet.analysis.studies.settings import claim_folder, plain
 from alternet.analysis.studies.training_spectra import Course, Snapshot, spectra_over_training
-from alternet.analysis.training.batches import hessian_batches
+from alternet.analysis.training.batches import hessian_batches, train_batches
 from alternet.analysis.training.data import ImageData, load_data, portion
 from alternet.analysis.training.loop import HISTORY_KIND, kept_file, train
 from alternet.analysis.training.networks import LABELS, Network, poster_networks
@@ -91,6 +91,7 @@ def make_hessian_study(
     cases = _cases(study)
     snapshots = [snapshot for case in cases for snapshot in _snapshots(case, study, out, device)]
     elsewhere = _elsewhere(cases, study, out, device)
+    train_batches(cases[0].data, study.recipe, seed=study.seed, epoch=0)  # raises before the folder is claimed
     settings = _settings(study, cases)
     claim_folder(out, CONFIG_KIND, "Hessian study", settings)
     for case in cases:

@@ -31,7 +31,7 @@ from alternet.analysis.pages.poster_page import Page, write_page
 from alternet.analysis.progress import reporting
 from alternet.analysis.studies.settings import claim_folder, plain
 from alternet.analysis.studies.spectra import SpectraResult, hessian_spectra
-from alternet.analysis.training.batches import Batch, eval_batches, hessian_batches
+from alternet.analysis.training.batches import Batch, eval_batches, hessian_batches, train_batches
 from alternet.analysis.training.data import ImageData, load_data
 from alternet.analysis.training.loop import HISTORY_KIND, WARM, evaluate, train
 from alternet.analysis.training.networks import LABELS, Network, poster_networks
@@ -131,6 +131,8 @@ class _Job:
             for network in self.networks
             if network.name in poster.checkpoints
         }
+        if len(self.given) < len(self.networks):
+            train_batches(self.data, poster.recipe, seed=poster.seed, epoch=0)  # raises before the folder is claimed
         self.seconds: dict[str, float] = {}
 
     def claim_folder(self) -> None:

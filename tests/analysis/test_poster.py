@@ -220,6 +220,8 @@ def test_what_is_refused_leaves_nothing_behind(npz, settings, tmp_path):
     save_checkpoint(other, {"a": torch.zeros(1)}, {})
     with pytest.raises(ValueError, match=r"other\.safetensors does not fit AlterNet"):  # not after the training
         make_poster(Poster(npz, RECIPE, fraction=FRACTION, checkpoints={"alternet": str(other)}), tmp_path / "new")
+    with pytest.raises(ValueError, match="batch_size: got 66, expected at most 64"):
+        make_poster(Poster(npz, RECIPE.changed(batch_size=66), fraction=FRACTION), tmp_path / "new")
     with pytest.raises(ValueError, match=r"fraction: got 0\.1, which is 6 of 64 pictures"):
         make_poster(Poster(npz, RECIPE), tmp_path / "new")
     assert not (tmp_path / "new").exists()
