@@ -4,8 +4,9 @@ Every claim is one statistic and a side of a threshold. It is *supported* where 
 interval lies on that side, *not supported* where none of it does, and *undecided* otherwise.
 
 Resampled are mini-batches (the same for both networks) for eigenvalues, test images for accuracies, and test images
-and sub-blocks together for what a kind of sub-block does. Intervals therefore say how the numbers of *these* networks
-would vary with other data of the same kind; they know nothing of networks from another seed.
+and sub-blocks together for what a kind of sub-block does; fewer than six mini-batches or images decide nothing.
+Intervals therefore say how the numbers of *these* networks would vary with other data of the same kind; they know
+nothing of networks from another seed.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from alternet.analysis.files import save_csv, save_json
-from alternet.analysis.studies.spectra import LEVEL, RESAMPLES
+from alternet.analysis.studies.spectra import FEWEST, LEVEL, RESAMPLES
 from alternet.analysis.training.networks import LABELS
 
 KIND = "alternet claims"
@@ -58,10 +58,10 @@ def verdict(low: float, high: float, expected: str) -> Verdict:
 def resamples(count: int, rng: np.random.Generator) -> np.ndarray:
     """How often each of ``count`` items is drawn: [1 + resamples, count]; the first row is the data as they are.
 
-    A single item does not say how it varies: NaN in place of the resamples, so that nothing is decided by it.
+    Fewer than ``FEWEST`` do not say how they vary: NaN in place of the resamples, so that nothing is decided by them.
     """
     drawn = rng.multinomial(count, np.full(count, 1 / count), size=RESAMPLES)
-    return np.concatenate([np.ones((1, count)), drawn if count > 1 else np.full(drawn.shape, np.nan)])
+    return np.concatenate([np.ones((1, count)), drawn if count >= FEWEST else np.full(drawn.shape, np.nan)])
 
 
 def judged(

@@ -28,10 +28,12 @@ def run(chosen: argparse.Namespace) -> None:
     from alternet.analysis.figures import draw_fourier, draw_variance
     from alternet.analysis.progress import reporting
     from alternet.analysis.training.batches import eval_batches
+    from alternet.analysis.training.networks import check_pictures
 
     data, device = data_of(chosen), device_of(chosen)
     network = network_of(chosen, chosen.checkpoint, len(data.classes))
     model = network.build(checkpoint=chosen.checkpoint).to(device)
+    check_pictures(model, data)
     with reporting(f"features of {network.name}") as report:
         fourier, variance = feature_statistics(
             model,

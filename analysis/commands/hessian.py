@@ -153,7 +153,7 @@ def _operators(chosen: argparse.Namespace) -> dict[str, Callable[[], LinearOpera
 
     data, device = data_of(chosen), device_of(chosen)
     network = network_of(chosen, chosen.checkpoint, len(data.classes))
-    model = _load(network, chosen.checkpoint, device)
+    model = _load(network, chosen.checkpoint, data, device)
     batches = _batches(chosen, normalised(data, lambda: model, chosen))
     kind: Callable[..., Any] = {"hessian": HessianOperator, "gauss-newton": GaussNewtonOperator}[chosen.matrix]
     if chosen.ranks is not None:
@@ -231,14 +231,18 @@ def _snapshots(chosen: argparse.Namespace) -> tuple[list[Snapshot], str]:
         if number is None:
             raise ValueError(f"checkpoint: {path} does not say of which epoch it is; give it as EPOCH={path}")
         network = network_of(chosen, path, len(data.classes))
-        load = partial(_load, network, path, device)
+        load = partial(_load, network, path, data, device)
         batches = _batches(chosen, normalised(data, load, chosen))
         snapshots.append(Snapshot(network.name, number, load, batches))
     return snapshots, unit
 
 
-def _load(network: Network, checkpoint: Path, device: str) -> nn.Module:
-    return network.build(checkpoint=checkpoint).to(device)
+def _load(network: Network, checkpoint: Path, data: ImageData, device: str) -> nn.Module:
+    from alternet.analysis.training.networks import check_fit
+
+    model = network.build(checkpoint=checkpoint).to(device)
+    check_fit(model, data)
+    return model
 
 
 def _study(chosen: argparse.Namespace) -> None:

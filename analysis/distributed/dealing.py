@@ -43,7 +43,9 @@ def finish(journal: Journal, pieces: Any, solve: Solve, report: Report, ranks: R
 
     Raises:
         RankLost: another rank has ended; the message says that the study can go on.
+        ValueError: the journal has more rows than there are pieces.
     """
+    journal.check_length(len(pieces))
     if ranks is None:
         _finish_alone(journal, pieces, solve, report)
         return

@@ -12,12 +12,14 @@ from torch import Tensor, nn
 
 from alternet.analysis.checksum import checksum
 from alternet.analysis.features import Tap, observe
-from alternet.analysis.studies.journal import Journal
+from alternet.analysis.features.fingerprint import fingerprint
+from alternet.analysis.studies.journal import START_AGAIN, Journal, Kind
 from alternet.analysis.training.batches import Batches
 from alternet.kernels import feature_spectrum
 
 KIND = "alternet statistics per image"
 COLUMNS = ("high_frequency", "variance", "correct")
+KINDS: dict[str, Kind] = {**dict.fromkeys((*COLUMNS, "map_sizes"), list), "data": str}
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,15 +54,19 @@ def per_image_statistics(
     Args:
         model: any that ``taps`` knows.
         batches: with targets int64 [B].
-        out: a ``.jsonl`` file that gets one line per finished batch; where it exists, the pass goes on behind it.
+        out: a ``.jsonl`` file that gets one line per finished batch; where it exists, the pass goes on behind the
+            batches it holds, which are read again to see that they are the same.
         progress: called with (batches done, batches in all) at the start and after every batch.
 
     Raises:
-        ValueError: ``out`` is broken or belongs to another network.
+        ValueError: no batches; an ``out`` that is broken or belongs to another network or other batches.
     """
+    if len(batches) == 0:
+        raise ValueError("batches: got none, expected at least one")
     model.eval()
-    config = {"weights": checksum([*model.parameters(), *model.buffers()]), "images": len(batches.order)}
-    journal = Journal(out, KIND, config, dict.fromkeys((*COLUMNS, "map_sizes"), list))
+    config = {**fingerprint(model), "images": len(batches.order), "batches": len(batches)}
+    journal = Journal(out, KIND, config, KINDS)
+    journal.check_length(len(batches))
     seen: list[tuple[tuple[int, ...], Tensor, Tensor]] = []
 
     def visit(tap: Tap, maps: Tensor) -> None:
@@ -72,11 +78,16 @@ def per_image_statistics(
 
     progress(len(journal.rows), len(batches))
     with observe(model, visit) as places:
-        for number in range(len(journal.rows), len(batches)):
-            images, targets = batches[number]
+        for number, (images, targets) in enumerate(batches):
+            data = checksum([images, targets])
+            if number < len(journal.rows):
+                if journal.rows[number]["data"] != data:
+                    raise ValueError(f"out: {out} holds other images or targets as batch {number}; {START_AGAIN}")
+                continue
             seen.clear()
             correct = model(images).argmax(1) == targets
             row = {
+                "data": data,
                 "map_sizes": [list(size) for size, _, _ in seen],
                 "high_frequency": _json(torch.stack([high for _, high, _ in seen], 1)),
                 "variance": _json(torch.stack([variance for _, _, variance in seen], 1)),

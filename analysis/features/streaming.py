@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from alternet.analysis.checksum import checksum
+from alternet.analysis.features.fingerprint import fingerprint
 from alternet.analysis.features.taps import Tap, observe, taps
 from alternet.analysis.studies.journal import START_AGAIN, Journal
 from alternet.kernels.feature_spectrum import Spectrum, SpectrumAccumulator
@@ -60,7 +61,8 @@ def feature_statistics(
     if len(batches) == 0:
         raise ValueError("batches: got none, expected at least one")
     places = taps(model)
-    journal = Journal(out, KIND, _config(model, len(batches)), COLUMNS)
+    journal = Journal(out, KIND, {**fingerprint(model), "batches": len(batches)}, COLUMNS)
+    journal.check_length(len(batches))
     rows = journal.rows
     report = progress or (lambda done, total: None)
     report(len(rows), len(batches))
@@ -107,15 +109,6 @@ def _mean(states: Iterable[dict[str, Any]]) -> Spectrum:
     for state in states:
         whole.merge(SpectrumAccumulator.from_state(state))
     return whole.result()
-
-
-def _config(model: nn.Module, batches: int) -> dict[str, Any]:
-    """What sums depend on besides the images."""
-    return {
-        "model": type(model).__name__,
-        "weights": checksum([*model.parameters(), *model.buffers()]),
-        "batches": batches,
-    }
 
 
 @contextmanager

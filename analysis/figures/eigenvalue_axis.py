@@ -25,7 +25,8 @@ class EigenvalueScale:
 
     @classmethod
     def fitting(cls, samples: Sequence[np.ndarray]) -> EigenvalueScale:
-        smallest = min(np.median(np.abs(sample)) for sample in samples)
+        medians = [np.median(np.abs(sample)) for sample in samples]
+        smallest = min((median for median in medians if median > 0), default=0.0)  # zeros are seen on any axis
         largest = max(np.abs(sample).max() for sample in samples)
         return cls(float(smallest) / 2 if 0 < BENT_FROM * smallest < largest else None)
 

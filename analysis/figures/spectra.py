@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from alternet.analysis.figures.eigenvalue_axis import EigenvalueScale, draw_eigenvalue_density, shade_negative
 from alternet.analysis.figures.style import GREY, network_colours, save_figure
-from alternet.analysis.studies.spectra import SpectraResult, ape, nep
+from alternet.analysis.studies.spectra import FEWEST, SpectraResult, ape, nep
 
 
 def draw_spectra(
@@ -43,8 +43,8 @@ def _draw(results: Sequence[SpectraResult], title: str, figure: Figure) -> None:
     for result, sample in zip(results, samples, strict=True):
         draw_eigenvalue_density(curves, sample, scale, colours[result.network], _label(result))
     curves.set(ylabel="density (area = proportion)", ylim=(0, None), yticks=[])
-    several = any(len(result.values) > 1 for result in results)
-    note = "in brackets: 95 % intervals over mini-batches" if several else None
+    enough = any(len(result.values) >= FEWEST for result in results)
+    note = "in brackets: 95 % intervals over mini-batches" if enough else None
     legend = curves.legend(  # above: peaks may be anywhere
         loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2, title=note, title_fontsize=9, alignment="left"
     )
@@ -72,5 +72,5 @@ def _label(result: SpectraResult) -> str:
 
 
 def _interval(low: float, high: float) -> str:
-    """In brackets; nothing where a single mini-batch gives none."""
+    """In brackets; nothing where too few mini-batches give none."""
     return "" if math.isnan(low) else f" [{low:.3g}, {high:.3g}]"

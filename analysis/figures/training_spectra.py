@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable
 from functools import partial
@@ -66,13 +67,14 @@ def _draw_densities(course: Course, epochs: list[int], unit: str, figure: Figure
 
 
 def _draw_estimates(course: Course, unit: str, figure: Figure) -> None:
-    proportion, average = figure.subplots(1, 2)
+    proportion, average = figure.subplots(1, 2, sharex=True)  # APE may be without a value
     _draw_bands(proportion, course, lambda values: _scaled(nep(values), 100))
     _draw_bands(average, course, ape)
     proportion.set(title="Negative eigenvalue proportion (NEP)", ylabel="per cent", ylim=(0, None))
     average.set(title="Average positive eigenvalue (APE)", ylabel="eigenvalue")
-    averages = np.array([ape(result.values).value for of in course.values() for result in of.values()])
-    if np.nanmax(averages) > LOGARITHMIC_FROM * np.nanmin(averages):
+    averages = [ape(result.values).value for of in course.values() for result in of.values()]
+    positive = [average for average in averages if not math.isnan(average)]
+    if positive and max(positive) > LOGARITHMIC_FROM * min(positive):
         average.set_yscale("log")
         average.set_ylabel("eigenvalue (logarithmic)")
     else:

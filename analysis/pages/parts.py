@@ -22,16 +22,17 @@ CSS_CLASSES: dict[Verdict, str] = {"supported": "supported", "not supported": "r
 
 
 def write_document(
-    template: str, path: str | os.PathLike[str], plain: Mapping[str, object], markup: Mapping[str, str]
+    template: str, path: str | os.PathLike[str], title: str, plain: Mapping[str, object], markup: Mapping[str, str]
 ) -> Path:
     """Fill the places of ``template``, a file beside this one, and write the page, whole; its path.
 
-    ``plain`` is escaped, ``markup`` is not. The looks are those of ``page.css``.
+    ``title`` and ``plain`` are escaped, ``markup`` is not. What stands before the page's words is ``head.html``, with
+    the looks of ``page.css``.
     """
     style = (FOLDER / "page.css").read_text(encoding="utf-8")
-    words = Template((FOLDER / template).read_text(encoding="utf-8"))
+    head, words = (Template((FOLDER / name).read_text(encoding="utf-8")) for name in ("head.html", template))
     escaped = {name: escape(str(value)) for name, value in plain.items()}
-    document = words.substitute(escaped, style=style, **markup)
+    document = head.substitute(title=escape(title), style=style) + words.substitute(escaped, **markup)
     with written_whole(path) as temporary:
         temporary.write_text(document, encoding="utf-8")
     return Path(path)

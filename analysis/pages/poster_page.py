@@ -1,6 +1,6 @@
 """One HTML page of a poster's results, light and dark.
 
-``page.html`` has the words and the looks; this file has the numbers.
+``page.html`` has the words; this file has the numbers.
 """
 
 from __future__ import annotations
@@ -42,13 +42,15 @@ class Page:
     """What the page shows.
 
     ``settings`` are the poster's configuration; ``parameters`` and ``accuracies`` (0 to 1) go by network, in the order
-    of the page; ``figures`` are PNG files by the names of ``PICTURES``, of which "training" and "warmup" may be absent;
-    ``seconds`` go by part of the job; ``machine`` is what it ran on; ``command`` remakes it.
+    of the page; ``judged_images`` is how many test images claims are judged on at most; ``figures`` are PNG files by
+    the names of ``PICTURES``, of which "training" and "warmup" may be absent; ``seconds`` go by part of the job;
+    ``machine`` is what it ran on; ``command`` remakes it.
     """
 
     settings: Mapping[str, Any]
     parameters: Mapping[str, int]
     accuracies: Mapping[str, float]
+    judged_images: int
     figures: Mapping[str, Path]
     spectra: Sequence[SpectraResult]
     claims: Sequence[Claim]
@@ -63,6 +65,7 @@ def write_page(page: Page, path: str | os.PathLike[str]) -> Path:
         **data_places(page.settings["data"]),
         **paper_peaks(),
         "networks": ", ".join(page.parameters),
+        "judged_images": f"{page.judged_images:,}",
         "training": _training(page),
         "eigenvalues": page.spectra[0].values.shape[1],
         "batch_size": page.spectra[0].sizes[0],
@@ -80,7 +83,7 @@ def write_page(page: Page, path: str | os.PathLike[str]) -> Path:
         "seconds_table": table((), ((part, f"{value:.1f} s") for part, value in _with_total(page.seconds).items())),
         **{f"{name}_picture": picture(page.figures.get(name), shows) for name, shows in PICTURES.items()},
     }
-    return write_document("page.html", path, plain, markup)
+    return write_document("page.html", path, f"AlterNet: {page.settings['data']['name']}", plain, markup)
 
 
 def _training(page: Page) -> str:

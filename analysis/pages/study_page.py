@@ -64,4 +64,4 @@ def write_study_page(
         "machine_table": table((), machine.items()),
         **{f"{name}_picture": picture(figures / f"{name}.png", shows) for name, shows in PICTURES.items()},
     }
-    return write_document("study.html", path, plain, markup)
+    return write_document("study.html", path, f"Hessians over training: {data['name']}", plain, markup)

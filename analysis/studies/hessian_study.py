@@ -25,7 +25,7 @@ from alternet.analysis.machine import describe
 from alternet.analysis.pages.study_page import write_study_page
 from alternet.analysis.studies.settings import claim_folder, plain
 from alternet.analysis.studies.training_spectra import Course, Snapshot, spectra_over_training
-from alternet.analysis.training.batches import hessian_batches
+from alternet.analysis.training.batches import hessian_batches, train_batches
 from alternet.analysis.training.data import ImageData, load_data, portion
 from alternet.analysis.training.loop import HISTORY_KIND, kept_file, train
 from alternet.analysis.training.networks import LABELS, Network, poster_networks
@@ -59,6 +59,8 @@ class HessianStudy:
     epochs: Sequence[int] | None = None
 
     def __post_init__(self) -> None:
+        if not 0 < self.less < 1:
+            raise ValueError(f"less: got {self.less}, expected more than 0 and less than 1")
         outside = [epoch for epoch in self.epochs or () if not 0 <= epoch <= self.recipe.epochs]
         if outside:
             raise ValueError(f"epochs: got {outside[0]}, expected 0 to {self.recipe.epochs}")
@@ -87,6 +89,9 @@ def make_hessian_study(
     """
     out = Path(out)
     cases = _cases(study)
+    snapshots = [snapshot for case in cases for snapshot in _snapshots(case, study, out, device)]
+    elsewhere = _elsewhere(cases, study, out, device)
+    train_batches(cases[0].data, study.recipe, seed=study.seed, epoch=0)  # raises before the folder is claimed
     settings = _settings(study, cases)
     claim_folder(out, CONFIG_KIND, "Hessian study", settings)
     for case in cases:
@@ -99,8 +104,6 @@ def make_hessian_study(
             device=device,
             keep_epochs=study.measured,
         )
-    snapshots = [snapshot for case in cases for snapshot in _snapshots(case, study, out, device)]
-    elsewhere = _elsewhere(cases, study, out, device)
     course = spectra_over_training(
         [*snapshots, elsewhere],
         out / "spectra",

@@ -53,6 +53,11 @@ class Journal:
         self._header = None
         self.rows.append(row)
 
+    def check_length(self, most: int) -> None:
+        """ValueError where there are more rows: two processes that write one file leave some of them twice."""
+        if len(self.rows) > most:
+            raise ValueError(f"out: {self.path} holds {len(self.rows)} rows, expected at most {most}; {START_AGAIN}")
+
     def _write(self, lines: list[dict[str, Any]]) -> None:
         if self.path is None:
             return

@@ -31,9 +31,9 @@ from alternet.analysis.pages.poster_page import Page, write_page
 from alternet.analysis.progress import reporting
 from alternet.analysis.studies.settings import claim_folder, plain
 from alternet.analysis.studies.spectra import SpectraResult, hessian_spectra
-from alternet.analysis.training.batches import Batch, eval_batches, hessian_batches
+from alternet.analysis.training.batches import Batch, eval_batches, hessian_batches, train_batches
 from alternet.analysis.training.data import ImageData, load_data
-from alternet.analysis.training.loop import HISTORY_KIND, WARM, train
+from alternet.analysis.training.loop import HISTORY_KIND, WARM, evaluate, train
 from alternet.analysis.training.networks import LABELS, Network, poster_networks
 from alternet.analysis.training.recipe import Recipe
 
@@ -93,7 +93,8 @@ def make_poster(
     page = Page(
         settings=job.config,
         parameters={LABELS[name]: sum(p.numel() for p in model.parameters()) for name, model in models.items()},
-        accuracies={LABELS[name]: float(of.correct.mean()) for name, of in per_image.items()},
+        accuracies={LABELS[name]: job.accuracy(name, model) for name, model in models.items()},
+        judged_images=JUDGED_IMAGES,
         figures=figures,
         spectra=list(final.values()),
         claims=claims,
@@ -125,6 +126,13 @@ class _Job:
                 "networks": [network.summary() for network in self.networks],
             }
         )
+        self.given = {
+            network.name: network.build(checkpoint=poster.checkpoints[network.name]).to(device)
+            for network in self.networks
+            if network.name in poster.checkpoints
+        }
+        if len(self.given) < len(self.networks):
+            train_batches(self.data, poster.recipe, seed=poster.seed, epoch=0)  # raises before the folder is claimed
         self.seconds: dict[str, float] = {}
 
     def claim_folder(self) -> None:
@@ -135,15 +143,20 @@ class _Job:
 
     def model(self, network: Network) -> nn.Module:
         """The trained network, or the one of the user's checkpoint."""
-        checkpoint = self.poster.checkpoints.get(network.name)
-        if checkpoint is not None:
-            return network.build(checkpoint=checkpoint).to(self.device)
+        if network.name in self.given:
+            return self.given[network.name]
         folder = self.out / "networks" / network.name
         model = train(network, self.data, self.poster.recipe, folder, seed=self.poster.seed, device=self.device)
         history = load_json(folder / "history.json", HISTORY_KIND)["rows"]
         self.histories[network.name] = history
         self.seconds[f"training {LABELS[network.name]}"] = sum(row["seconds"] for row in history)
         return model
+
+    def accuracy(self, name: str, model: nn.Module) -> float:
+        """On the whole test set, of which claims are judged on a part."""
+        if name in self.histories:
+            return self.histories[name][-1]["test_accuracy"]
+        return evaluate(model, eval_batches(self.data, device=self.device))[1]
 
     def warm_spectra(self, network: Network) -> SpectraResult | None:
         """The spectra after the warm-up, on a third of the mini-batches; None where the recipe has none."""

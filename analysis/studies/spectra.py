@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import os
-import re
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -21,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from alternet.analysis.checksum import checksum, text_checksum
+from alternet.analysis.checksum import checksum, structure_checksum, text_checksum
 from alternet.analysis.curvature.arithmetic import plain_arithmetic
 from alternet.analysis.curvature.evaluation import Conditions, Evaluation
 from alternet.analysis.curvature.hessian import HessianOperator
@@ -37,6 +36,7 @@ from alternet.analysis.studies.journal import START_AGAIN, Kind
 KIND = "alternet hessian spectra"
 LEVEL = 0.95  # of all intervals
 RESAMPLES = 2000
+FEWEST = 6  # for an interval: fewer lie all on one side of the truth by chance too often, 2 of them every second time
 HOW = ("engine", "micro_batch")  # arguments of the operator that its numbers do not depend on
 COLUMNS: dict[str, type] = {"values": float, "residuals": float, "converged": bool, "products": int, "sizes": int}
 # Of a loss that is still the same: threads and devices change float32 by about 1e-6, also a loss that is almost 0 (the
@@ -46,7 +46,7 @@ LOSS_TOLERANCE = 1e-5
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value and its 95 % bootstrap interval over mini-batches; NaN where there is none."""
+    """A value and its 95 % bootstrap interval over mini-batches; NaN where there is none (of fewer than ``FEWEST``)."""
 
     value: float
     low: float
@@ -279,7 +279,7 @@ def _config(
         "parameters": measured.size,
         "names": text_checksum("\n".join(measured.tensors)),
         "weights": checksum([*model.parameters(), *model.buffers()]),
-        "structure": text_checksum(re.sub(r" at 0x[0-9a-f]+", "", repr(model))),  # addresses are new in every process
+        "structure": structure_checksum(model),
         "batches": batches,
     }
 
@@ -294,8 +294,8 @@ def _checked(values: np.ndarray) -> np.ndarray:
 def _bootstrap(numerators: np.ndarray, denominators: np.ndarray, seed: int) -> Estimate:
     """Σ numerators / Σ denominators, both [batches], with the percentile interval of resampled mini-batches.
 
-    Mini-batches are resampled and not eigenvalues: the k of one mini-batch depend on each other. One mini-batch has
-    no interval.
+    Mini-batches are resampled and not eigenvalues: the k of one mini-batch depend on each other. Fewer than ``FEWEST``
+    have no interval.
     """
     batches = len(numerators)
     drawn = np.random.default_rng(seed).integers(batches, size=(RESAMPLES, batches))
@@ -303,7 +303,7 @@ def _bootstrap(numerators: np.ndarray, denominators: np.ndarray, seed: int) -> E
         value = numerators.sum() / np.float64(denominators.sum())
         resampled = numerators[drawn].sum(1) / denominators[drawn].sum(1)
     resampled = resampled[~np.isnan(resampled)]
-    if batches == 1 or not resampled.size:
+    if batches < FEWEST or not resampled.size:
         return Estimate(float(value), math.nan, math.nan)
     low, high = np.quantile(resampled, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return Estimate(float(value), float(low), float(high))

@@ -152,7 +152,7 @@ def _npz(path: Path) -> ImageData:
             if missing:
                 raise ValueError(f"data: {path} has no {', '.join(missing)}; expected the keys {', '.join(NPZ_KEYS)}")
             train_x, train_y, test_x, test_y, classes = (_array(arrays, key, path) for key in NPZ_KEYS)
-    except (OSError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, zipfile.BadZipFile, NotImplementedError) as error:
         raise ValueError(f"data: {path} is an npz file that cannot be read: {error}") from error
     names = [str(name) for name in np.atleast_1d(classes)]
     splits = [
@@ -170,7 +170,7 @@ def _npz(path: Path) -> ImageData:
 def _array(arrays: Any, key: str, path: Path) -> np.ndarray:
     try:
         return arrays[key]
-    except ValueError as error:  # not an npz of np.load: pickled objects, or no npy inside
+    except Exception as error:  # pickled objects, no npy inside; of damaged bytes zlib.error, tokenize.TokenError, …
         raise ValueError(f"data: {key} in {path} cannot be read: {error}") from error
 
 

@@ -36,7 +36,7 @@ from alternet.analysis.training.checkpoints import (
     save_checkpoint,
 )
 from alternet.analysis.training.data import ImageData
-from alternet.analysis.training.networks import Network
+from alternet.analysis.training.networks import Network, check_fit
 from alternet.analysis.training.recipe import Recipe
 from alternet.analysis.training.seeding import seeded
 
@@ -64,8 +64,8 @@ def train(
 
     Raises:
         ValueError: ``folder`` holds a run with other settings, files that cannot be read, or a run that is past one of
-            ``keep_epochs`` and did not keep it; an epoch out of range; see also ``train_batches`` and
-            ``Network.build``.
+            ``keep_epochs`` and did not keep it; an epoch out of range; see also ``train_batches``, ``Network.build``
+            and ``check_fit``.
         FloatingPointError: the loss became NaN or infinite.
     """
     outside = [epoch for epoch in keep_epochs if not 0 <= epoch <= recipe.epochs]
@@ -123,6 +123,7 @@ class _Run:
             }
         )
         self.model = network.build(seed=seed, drop_path_rate=recipe.drop_path).to(device)
+        check_fit(self.model, data)
         self.updates = len(train_batches(data, recipe, seed=seed, epoch=0))  # per epoch
         self.optimizer = create_optimizer_v2(
             self.model, opt="adamw", lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True

@@ -8,10 +8,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import timm
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 import alternet  # noqa: F401 (registers AlterNet with timm)
+from alternet.analysis.training.batches import eval_batches
 from alternet.analysis.training.checkpoints import load_weights
+from alternet.analysis.training.data import ImageData
 from alternet.analysis.training.seeding import seeded
 
 LABELS = {"resnet": "ResNet", "vit": "ViT", "alternet": "AlterNet"}
@@ -38,7 +41,7 @@ class Network:
         with seeded(seed, "weights"):
             try:
                 model = timm.create_model(self.model, **self.arguments, **arguments)
-            except (TypeError, AssertionError) as error:
+            except (TypeError, AttributeError, AssertionError, ArithmeticError, LookupError, RuntimeError) as error:
                 raise ValueError(f"model: {self.model} could not be built with {self.arguments}: {error}") from error
         if checkpoint is not None:
             load_weights(model, checkpoint)
@@ -47,6 +50,26 @@ class Network:
     def summary(self) -> dict[str, Any]:
         """Plain JSON values."""
         return dataclasses.asdict(self)
+
+
+def check_pictures(model: nn.Module, data: ImageData) -> Any:
+    """What ``model``, in eval mode, gives for one picture of ``data``. Raises ValueError where it does not take it."""
+    images, _ = eval_batches(data, 1, limit=1, device=next(model.parameters()).device)[0]
+    try:
+        with torch.no_grad():
+            return model(images)
+    except (TypeError, ValueError, AssertionError, RuntimeError) as error:
+        size = f"{data.image_size} x {data.image_size}"
+        raise ValueError(f"model: {type(model).__name__} does not take pictures of {size} pixels: {error}") from error
+
+
+def check_fit(model: nn.Module, data: ImageData) -> None:
+    """ValueError unless ``model``, in eval mode, gives for a picture of ``data`` a number for each of its classes."""
+    output = check_pictures(model, data)
+    found = list(output.shape) if isinstance(output, Tensor) else type(output).__name__
+    expected = [1, len(data.classes)]
+    if found != expected:
+        raise ValueError(f"model: {type(model).__name__} gives {found} for a picture, expected {expected}, the classes")
 
 
 def poster_networks(image_size: int, num_classes: int) -> tuple[Network, Network, Network]:

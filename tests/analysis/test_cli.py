@@ -191,6 +191,11 @@ def test_user_errors_are_one_line(trained, npz, tmp_path, capsys):
     (tmp_path / "junk.pth").write_bytes(b"junk")
     (tmp_path / "broken.npz").write_bytes(b"nothing")
     (tmp_path / "broken.safetensors").write_bytes(b"nothing")
+    arrays = dict(np.load(npz))
+    small, two = str(tmp_path / "small.npz"), str(tmp_path / "two.npz")
+    np.savez(small, **{name: values[:, :4, :4] if name.endswith("x") else values for name, values in arrays.items()})
+    labels = {name: arrays[name] % 2 for name in ("train_y", "test_y")}
+    np.savez(two, **arrays | labels | {"classes": np.array(["a", "b"])})
     cases = {
         "data: there is no file": ["poster", "--data", "nowhere.npz", *out],
         "is not an npz file": ["poster", "--data", str(tmp_path / "broken.npz"), *out],
@@ -223,6 +228,12 @@ def test_user_errors_are_one_line(trained, npz, tmp_path, capsys):
         "fraction: got 0.1, which is 6 of 64": ["hessian", "trace", *measured, *out],
         "junk.pth is neither safetensors nor a torch file": [
             "features", *VIT, "--checkpoint", str(tmp_path / "junk.pth"), "--data", npz, *out
+        ],
+        "VisionTransformer does not take pictures of 4 x 4 pixels": [
+            "features", "--checkpoint", weights, "--data", small, *out
+        ],
+        "gives [1, 3] for a picture, expected [1, 2], the classes": [
+            "hessian", "trace", "--checkpoint", weights, "--data", two, *out, "--fraction", "1"
         ],
     }  # fmt: skip
     for message, arguments in cases.items():

@@ -1,6 +1,7 @@
 """Sources of images: what they give, and one clear error for each thing that can be wrong with them."""
 
 import builtins
+import contextlib
 import pickle
 
 import numpy as np
@@ -93,6 +94,17 @@ def test_file_that_is_no_npz(tmp_path, content):
     path.write_bytes(content)
     with pytest.raises(ValueError, match=r"broken\.npz is not an npz file"):
         load_data(str(path))
+
+
+@pytest.mark.parametrize("compressed", [False, True], ids=["plain", "compressed"])
+def test_no_damage_to_an_npz_is_more_than_an_error(tmp_path, compressed):
+    path = tmp_path / "damaged.npz"
+    (np.savez_compressed if compressed else np.savez)(path, **arrays(train=4, test=2, size=4))
+    content = path.read_bytes()
+    for place in range(0, len(content), 7):
+        path.write_bytes(content[:place] + bytes([content[place] ^ 0xFF]) + content[place + 1 :])
+        with contextlib.suppress(ValueError):
+            load_data(str(path))
 
 
 def test_single_array_is_no_npz(tmp_path):

@@ -346,6 +346,23 @@ class TestResume:
         with pytest.raises(ValueError, match=r"sums\.jsonl belongs to another study: weights was"):
             self.run(path, model=model)
 
+    @pytest.mark.parametrize("options", [{"num_heads": 4}, {"act_layer": nn.ReLU}], ids=["settings", "structure"])
+    def test_another_network_with_the_same_weights_is_an_error(self, tmp_path, options, request):
+        path = tmp_path / "sums.jsonl"
+        model, other = small_vit(), small_vit(**options)
+        other.load_state_dict(model.state_dict())
+        feature_statistics(model, batches(), [Variance()], network="ViT", out=path)
+        feature_statistics(model.train(), batches(), [Variance()], network="ViT", out=path)
+        with pytest.raises(ValueError, match=rf"another study: .*{request.node.callspec.id} was \S+ and is"):
+            feature_statistics(other, batches(), [Variance()], network="ViT", out=path)
+
+    def test_a_row_that_two_processes_wrote_is_not_counted_twice(self, tmp_path):
+        path = tmp_path / "sums.jsonl"
+        self.run(path)
+        path.write_bytes(path.read_bytes() + path.read_bytes().splitlines(keepends=True)[-1])
+        with pytest.raises(ValueError, match=r"sums\.jsonl holds 4 rows, expected at most 3; remove it"):
+            self.run(path)
+
     def test_other_statistics_are_read_off_the_same_sums(self, tmp_path):
         path = tmp_path / "sums.jsonl"
         (exact, _), passes = self.run(path)

@@ -23,6 +23,7 @@ from alternet.analysis.figures import (
     style,
 )
 from alternet.analysis.figures.density import _draw_densities as fill_densities
+from alternet.analysis.figures.eigenvalue_axis import EigenvalueScale
 from alternet.analysis.figures.fourier import _draw as fill_fourier
 from alternet.analysis.figures.moments import _draw as fill_moments
 from alternet.analysis.figures.spectra import _draw as fill_spectra
@@ -202,7 +203,7 @@ class TestSpectra:
         assert self.area(only_positive, -1) == 0
 
     def test_the_legend_has_nep_and_ape(self):
-        figure = filled(fill_spectra, [spectra_result([[5, 4, 3, 1, -1]] * 4)], "title")
+        figure = filled(fill_spectra, [spectra_result([[5, 4, 3, 1, -1]] * 6)], "title")
         (label,) = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
         assert label == "ViT:  NEP 20% [20, 20],  APE 3.25 [3.25, 3.25]"
         figure = filled(fill_spectra, [spectra_result([[-5, -4]])], "title")
@@ -222,6 +223,12 @@ class TestSpectra:
         assert 0 in ticks
         assert 300 in ticks
         assert min(ticks) < 0
+
+    def test_a_network_of_zeros_does_not_hide_the_others(self):
+        samples = [np.array([-5e3, 1e4]), np.array([3.0, 5.0, 20.0])]
+        assert EigenvalueScale.fitting(samples).width == 2.5
+        assert EigenvalueScale.fitting([*samples, np.zeros(5)]).width == 2.5
+        assert EigenvalueScale.fitting([np.zeros(5)]).width is None
 
     def test_every_eigenvalue_has_its_tick(self):
         result = random_spectra("ViT", 10, 5)
@@ -280,6 +287,14 @@ def test_estimates_are_drawn_with_their_intervals():
             for bound in (each.low for each in found), (each.high for each in found):
                 assert all(np.isclose(edges, factor * value).any() for value in bound)
     assert average.get_yscale() == "log"  # 3 to 300
+
+
+@pytest.mark.filterwarnings("error")
+def test_estimates_without_a_positive_eigenvalue():
+    negative = replace(random_spectra("ViT", 4, 5), values=np.full((4, 5), -2.0))
+    proportion, average = filled(fill_estimates, {"ViT": {1: negative, 5: negative}}, "epoch").axes
+    assert np.isnan(average.lines[0].get_ydata()).all()
+    assert average.get_xlim() == proportion.get_xlim()
 
 
 def test_networks_keep_their_colours_from_figure_to_figure():

@@ -1,5 +1,6 @@
 """Statistics of single images: what they are, that their means are the figures' values, and resume."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -87,3 +88,33 @@ def test_file_of_another_network(model, data, tmp_path):
     per_image_statistics(model, eval_batches(data, 4), network="a", out=path)
     with pytest.raises(ValueError, match=r"images\.jsonl belongs to another study: weights was"):
         per_image_statistics(ALTERNET.build(seed=2), eval_batches(data, 4), network="a", out=path)
+    heads = Network("alternet", "alternet_18", ALTERNET.arguments | {"num_heads": [2] * 4, "head_dim": 2})
+    other = heads.build()
+    other.load_state_dict(model.state_dict())
+    with pytest.raises(ValueError, match=r"another study: .*settings was \S+ and is \S+; remove it"):
+        per_image_statistics(other, eval_batches(data, 4), network="a", out=path)
+
+
+def test_file_of_other_batches(model, data, tmp_path):
+    path = tmp_path / "images.jsonl"
+    per_image_statistics(model, eval_batches(data, 4, limit=8), network="a", out=path)
+    with pytest.raises(ValueError, match="another study: batches was 2 and is 4"):
+        per_image_statistics(model, eval_batches(data, 2, limit=8), network="a", out=path)
+    changed = dataclasses.replace(data, test=Pictures(255 - data.test.images, data.test.targets))
+    with pytest.raises(ValueError, match=r"images\.jsonl holds other images or targets as batch 0; remove it"):
+        per_image_statistics(model, eval_batches(changed, 4, limit=8), network="a", out=path)
+
+
+def test_a_row_that_two_processes_wrote_is_not_counted_twice(model, data, tmp_path):
+    path = tmp_path / "images.jsonl"
+    per_image_statistics(model, eval_batches(data, 4), network="a", out=path)
+    path.write_bytes(path.read_bytes() + path.read_bytes().splitlines(keepends=True)[-1])
+    with pytest.raises(ValueError, match=r"images\.jsonl holds 4 rows, expected at most 3; remove it"):
+        per_image_statistics(model, eval_batches(data, 4), network="a", out=path)
+
+
+def test_no_batches_are_an_error(model, data):
+    batches = eval_batches(data, 4)
+    batches.order = batches.order[:0]
+    with pytest.raises(ValueError, match="batches: got none"):
+        per_image_statistics(model, batches, network="a")

@@ -21,6 +21,8 @@ from safetensors.torch import load_file
 from alternet.analysis.studies import poster as module
 from alternet.analysis.studies.poster import Poster, make_poster
 from alternet.analysis.training import loop as training
+from alternet.analysis.training.checkpoints import save_checkpoint
+from alternet.analysis.training.networks import LABELS
 from alternet.analysis.training.recipe import SHORT
 
 SCRIPT = Path(__file__).with_name("tiny_poster.py")
@@ -169,7 +171,8 @@ def test_killed_again_and_again_it_ends_like_one_that_never_was(npz, finished, t
     assert all(path.stat().st_size < 1e6 for path in leftovers)  # at most what a kill cut off
 
 
-def test_checkpoints_instead_of_training(npz, finished, tmp_path):
+def test_checkpoints_instead_of_training(npz, finished, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "JUDGED_IMAGES", 7)
     weights = {name: str(finished / "networks" / name / "model.safetensors") for name in NAMES}
     make_poster(Poster(npz, RECIPE, fraction=FRACTION, checkpoints=weights), tmp_path / "out")
     assert not (tmp_path / "out" / "networks").exists()
@@ -180,6 +183,10 @@ def test_checkpoints_instead_of_training(npz, finished, tmp_path):
     page = (tmp_path / "out" / "index.html").read_text()
     assert "The weights are those of the checkpoints given." in page
     assert page.count("data:image/png") == 3
+    for name in NAMES:  # not of the images that claims are judged on
+        (*_, last) = json.loads((finished / "networks" / name / "history.json").read_text())["rows"]
+        assert re.search(rf"<td>{LABELS[name]}</td><td>[\d.]+ million</td><td>{last['test_accuracy']:.1%}</td>", page)
+    assert "at most 7, spread evenly" in page
 
 
 @pytest.mark.parametrize(
@@ -209,6 +216,12 @@ def test_what_is_refused_leaves_nothing_behind(npz, settings, tmp_path):
         make_poster(
             Poster(npz, RECIPE, fraction=FRACTION, checkpoints={"vit": str(tmp_path / "absent.pt")}), tmp_path / "new"
         )
+    other = tmp_path / "other.safetensors"
+    save_checkpoint(other, {"a": torch.zeros(1)}, {})
+    with pytest.raises(ValueError, match=r"other\.safetensors does not fit AlterNet"):  # not after the training
+        make_poster(Poster(npz, RECIPE, fraction=FRACTION, checkpoints={"alternet": str(other)}), tmp_path / "new")
+    with pytest.raises(ValueError, match="batch_size: got 66, expected at most 64"):
+        make_poster(Poster(npz, RECIPE.changed(batch_size=66), fraction=FRACTION), tmp_path / "new")
     with pytest.raises(ValueError, match=r"fraction: got 0\.1, which is 6 of 64 pictures"):
         make_poster(Poster(npz, RECIPE), tmp_path / "new")
     assert not (tmp_path / "new").exists()

@@ -1,6 +1,7 @@
 """The study of mini-batch spectra: its numbers, its resuming, its summaries."""
 
 import json
+import math
 
 import numpy as np
 import pytest
@@ -354,10 +355,12 @@ def test_the_average_of_nothing_is_nan_and_null_in_json():
     assert result.summary()["ape"] == {"value": None, "low": None, "high": None}
 
 
-def test_one_mini_batch_has_no_interval():
-    estimate = nep(VALUES[:1])
-    assert estimate.value == 1 / 3
-    assert np.isnan([estimate.low, estimate.high]).all()
+def test_few_mini_batches_have_no_interval():
+    """The interval of two would be from one to the other, and miss the truth every second time."""
+    for count, known in ((1, False), (2, False), (5, False), (6, True)):
+        estimate = nep(np.tile(VALUES, (2, 1))[:count])
+        assert not math.isnan(estimate.value)
+        assert np.isfinite([estimate.low, estimate.high]).tolist() == [known, known]
 
 
 def test_the_interval_is_over_mini_batches_and_covers_the_truth():
@@ -370,7 +373,8 @@ def test_the_interval_is_over_mini_batches_and_covers_the_truth():
         widths.append(estimate.high - estimate.low)
     assert 0.90 <= covered / 200 <= 0.99
     np.testing.assert_allclose(np.mean(widths), 2 * 1.96 * np.sqrt(0.25 * 0.75 / 100), rtol=0.05)
-    assert nep(VALUES, seed=1) == nep(VALUES, seed=1)
+    values = np.tile(VALUES, (2, 1))
+    assert nep(values, seed=1) == nep(values, seed=1)
 
 
 def test_the_summary_counts_what_is_not_sure():

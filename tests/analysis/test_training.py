@@ -209,6 +209,22 @@ def test_model_that_timm_does_not_know_or_cannot_build():
         Network("a", "vit_gigantic").build()
     with pytest.raises(ValueError, match=r"vit_tiny_patch16_224 could not be built with .*wings"):
         Network("a", "vit_tiny_patch16_224", {"wings": 2}).build()
+    with pytest.raises(ValueError, match=r"vit_tiny_patch16_224 could not be built with .*division"):
+        Network("a", "vit_tiny_patch16_224", {"patch_size": 0}).build()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"img_size": 16}, "model: VisionTransformer does not take pictures of 8 x 8 pixels: Input height"),
+        ({"num_classes": 7}, r"model: VisionTransformer gives \[1, 7\] for a picture, expected \[1, 3\]"),
+    ],
+    ids=["size", "classes"],
+)
+def test_network_that_does_not_fit_the_data(tmp_path, change, message):
+    with pytest.raises(ValueError, match=message):
+        train(Network("a", VIT.model, VIT.arguments | change), colours(), RECIPE, tmp_path / "new")
+    assert not (tmp_path / "new").exists()
 
 
 def test_kept_epochs_are_the_weights_after_them(tmp_path):

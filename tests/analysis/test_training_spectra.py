@@ -55,10 +55,10 @@ def test_the_table_has_the_estimates(tmp_path):
     for row, line in zip(rows, table, strict=True):
         result = course[row["network"]][row["epoch"]]
         share, average = nep(result.values), ape(result.values)
-        assert (row["nep"], row["nep_low"], row["nep_high"]) == (share.value, share.low, share.high)
-        assert (row["ape"], row["ape_low"], row["ape_high"]) == (average.value, average.low, average.high)
+        assert (row["nep"], row["ape"]) == (share.value, average.value)
+        assert [row[f"{name}_{end}"] for name in ("nep", "ape") for end in ("low", "high")] == [None] * 4  # too few
         assert (row["mini_batches"], row["products"]) == (len(result.values), result.products.sum())
-        assert {name: str(value) for name, value in row.items()} == line
+        assert {name: "" if value is None else str(value) for name, value in row.items()} == line
 
 
 class Interrupted(list):
