@@ -49,8 +49,8 @@ def network_of(chosen: argparse.Namespace, checkpoint: Path, classes: int) -> Ne
     """That of ``--model``, or the one that the checkpoint says it is of."""
     if chosen.model is not None:
         return named_network(chosen, classes)
-    state = checkpoint_state(checkpoint) if checkpoint.suffix == ".safetensors" else None
-    if state is None:
+    state = (checkpoint_state(checkpoint) if checkpoint.suffix == ".safetensors" else None) or {}
+    if "network" not in state:
         raise ValueError(f"model: {checkpoint} does not say what network it is of; give --model")
     return Network(**state["network"])
 

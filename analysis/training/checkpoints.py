@@ -22,10 +22,13 @@ HEADER = "alternet"
 
 
 def save_checkpoint(path: str | os.PathLike[str], tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
-    """Write ``tensors`` and ``state`` (JSON values) to one file, in place of what it held or not at all."""
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    """Write ``tensors`` and ``state`` (JSON values) to one file, in place of what it held or not at all.
+
+    Tensors that share memory (tied parameters) are written once for each name.
+    """
+    whole = {name: t.detach().cpu().clone(memory_format=torch.contiguous_format) for name, t in tensors.items()}
     with written_whole(path) as temporary:
-        temporary.write_bytes(save(tensors, metadata={HEADER: json.dumps(state, allow_nan=False)}))
+        temporary.write_bytes(save(whole, metadata={HEADER: json.dumps(state, allow_nan=False)}))
 
 
 def load_checkpoint(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -44,6 +44,15 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.safetensors"]
 
 
+def test_tied_parameters_are_written_for_each_name(tmp_path):
+    model = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.Linear(3, 3))
+    model[1].weight = model[0].weight
+    save_checkpoint(tmp_path / "a.safetensors", model.state_dict(), {})
+    fresh = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.Linear(3, 3))
+    load_weights(fresh, tmp_path / "a.safetensors")
+    assert torch.equal(fresh[1].weight, model[0].weight)
+
+
 @pytest.mark.parametrize("content", [b"junk", b"Gjunk", b"hello world\n", b"\x80\x02}q", b"(lp0\n."])
 def test_texts_are_no_torch_files(tmp_path, content):
     """Unpicklers raise whatever they stumble over."""

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 
 from alternet.analysis.cli import main
 from alternet.analysis.studies import poster
+from alternet.analysis.training.checkpoints import save_checkpoint
 from alternet.kernels import available_backends
 
 VIT = ("--model", "vit_tiny_patch16_224", "--model-args", "img_size=8", "patch_size=4", "embed_dim=12", "depth=2")
@@ -196,6 +197,7 @@ def test_user_errors_are_one_line(trained, npz, tmp_path, capsys):
     np.savez(small, **{name: values[:, :4, :4] if name.endswith("x") else values for name, values in arrays.items()})
     labels = {name: arrays[name] % 2 for name in ("train_y", "test_y")}
     np.savez(two, **arrays | labels | {"classes": np.array(["a", "b"])})
+    save_checkpoint(tmp_path / "tensors.safetensors", {"a": torch.ones(1)}, {"kind": "of something else"})
     cases = {
         "data: there is no file": ["poster", "--data", "nowhere.npz", *out],
         "is not an npz file": ["poster", "--data", str(tmp_path / "broken.npz"), *out],
@@ -213,6 +215,9 @@ def test_user_errors_are_one_line(trained, npz, tmp_path, capsys):
             "hessian", "top", "--checkpoint", str(tmp_path / "broken.safetensors"), "--data", npz, *out
         ],
         "does not say what network it is of": ["hessian", "spectra", "--checkpoint", "weights.pt", "--data", npz, *out],
+        "tensors.safetensors does not say what network it is of": [
+            "features", "--checkpoint", str(tmp_path / "tensors.safetensors"), "--data", npz, *out
+        ],
         "there is no file absent.pt": ["features", *VIT, "--checkpoint", "absent.pt", "--data", npz, *out],
         "does not fit ResNet": ["features", "--model", "resnet18", "--checkpoint", weights, "--data", npz, *out],
         "fraction: got 2.0": ["hessian", "trace", "--checkpoint", weights, "--data", npz, *out, "--fraction", "2"],
