@@ -204,6 +204,37 @@ def test_results_may_be_changed_in_place_as_pytorchs(name: str):
         torch.testing.assert_close(got, want)
 
 
+@pytest.mark.parametrize("name", SERVED)
+def test_results_may_be_changed_in_place_before_a_gradient_of_a_forward_derivative(name: str):
+    """The tangents change with them; PyTorch's own layer_norm and batch_norm are wrong here."""
+    f, shapes = SERVED[name]
+    x = tuple(maps(*shape) for shape in shapes)
+
+    def derivative(scaled):
+        def moved(x):
+            with second_order():
+                return jvp(lambda *x: scaled(f(*x)), x, x)[1].square().sum()
+
+        return grad(moved)(x)
+
+    for got, want in zip(derivative(lambda y: y.mul_(3)), derivative(lambda y: y * 3), strict=True):
+        torch.testing.assert_close(got, want)
+
+
+@pytest.mark.parametrize("reduction", ["none", "mean", "sum"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
+def test_losses_may_be_divided_in_place(dtype: torch.dtype, reduction: str):
+    """As loops do that add up gradients of several batches."""
+    logits, target = maps(3, 4).to(dtype).requires_grad_(), torch.tensor([1, 0, -100])
+    want = F.cross_entropy(logits, target, reduction=reduction) / 4
+    with second_order():
+        loss = F.cross_entropy(logits, target, reduction=reduction)
+    loss /= 4
+    torch.testing.assert_close(loss, want)
+    gradients = (torch.autograd.grad(y.sum(), logits)[0] for y in (loss, want))
+    torch.testing.assert_close(*gradients)
+
+
 def test_running_statistics_move_as_pytorchs():
     layers = [nn.BatchNorm2d(3).double() for _ in range(2)]
     x = maps(4, 3, 5, 5)
