@@ -58,7 +58,7 @@ class Signature:
         constants: names of those of x that nothing is differentiated by (class indices, say, which no derivative can
             reach): asking for one is an error.
         needs_output: whether the later maps read y and y'. Where they do not, the first of x is kept and given in y's
-            place, which must have its dtype: y takes no memory then, and may be changed in place, as networks do with
+            place, and nothing in that of y': they take no memory then, and may be changed in place, as networks do with
             what a norm returns.
     """
 
@@ -286,6 +286,11 @@ class _Forward(_Map):
 
 class _Tangent(_Map):
     name, groups = "tangent", ("x", "yr", "t_x")
+
+    def save(self, ctx: Any, args: tuple, results: tuple) -> None:
+        if not self.signature.needs_output:
+            results = (None, *results[1:])
+        super().save(ctx, args, results)
 
     def fake(self, a: _Arguments) -> Sequence[Tensor]:
         count = _count(a.t_x)

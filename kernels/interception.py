@@ -80,7 +80,7 @@ def second_order_model(model: nn.Module) -> nn.Module:
     if not isinstance(model, nn.Module):
         raise TypeError(f"model: expected a torch.nn.Module, got {type(model).__name__}")
     if _enter not in model._forward_pre_hooks.values():
-        model.register_forward_pre_hook(_enter)
+        model.register_forward_pre_hook(_enter, prepend=True)  # _leave runs even where another one raises
         model.register_forward_hook(_leave, always_call=True)
     for module in model.modules():
         if "fused_attn" in vars(module):
@@ -127,6 +127,8 @@ def _layer_norm(
         return None
     if any(t is not None and tuple(t.shape) != tuple(normalized_shape) for t in (weight, bias)):
         return None
+    if not _dtypes_fit(input, weight, bias):
+        return None
     flat = (None if t is None else t.flatten() for t in (weight, bias))
     return reshaped(layer_norm(input.flatten(-axes), *flat, eps=eps), input.shape)
 
@@ -141,7 +143,18 @@ def _batch_norm(
     momentum: float = 0.1,
     eps: float = 1e-5,
 ) -> Tensor | None:
-    return batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps)
+    running = [t for t in (running_mean, running_var) if t is not None]
+    if training and not eps > 0:
+        return None
+    if not _dtypes_fit(input, weight, bias, *running) or any(t.requires_grad for t in running):
+        return None
+    if training and running and any(t is not None and _is_mapped(t) for t in (input, weight, bias, *running)):
+        return None  # vmap: ours moves one pair of statistics by one batch
+    y = batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps)
+    order = _memory_order(input)
+    if order is None or input.dim() not in (4, 5) or order != [0, *range(2, input.dim()), 1]:
+        return y
+    return y.movedim(1, -1).contiguous().movedim(-1, 1)  # channels last
 
 
 def _cross_entropy(
@@ -155,6 +168,8 @@ def _cross_entropy(
     label_smoothing: float = 0.0,
 ) -> Tensor | None:
     if size_average is not None or reduce is not None:
+        return None
+    if target.is_floating_point() and ignore_index >= 0:
         return None
     keywords = {"ignore_index": ignore_index, "reduction": reduction, "label_smoothing": label_smoothing}
     return cross_entropy(input, target, weight=weight, **keywords)
@@ -197,13 +212,41 @@ def _convolution(
             return None
     if weight.dim() != axes + 2 or not convolution_pays(input, weight, stride, groups):
         return None
-    if not torch.compiler.is_compiling() and is_mapped(input):  # vmap over images: ours would copy the weight for each
+    if _is_mapped(input):  # vmap over images: ours would copy the weight for each
         return None
     return convolution(input, weight, bias, stride, padding, dilation, groups)
 
 
 def _gelu(input: Tensor, approximate: Any = "none") -> Tensor | None:
-    return gelu(input, approximate=approximate)
+    order = _memory_order(input)
+    if order is None:
+        return gelu(input, approximate=approximate)
+    places = [order.index(axis) for axis in range(input.dim())]
+    return gelu(input.permute(order), approximate=approximate).permute(places)
+
+
+def _dtypes_fit(input: Tensor, *others: Tensor | None) -> bool:
+    """Whether PyTorch takes them together: all of one dtype, or 16 bits and all others in float32."""
+    dtypes = {t.dtype for t in others if t is not None}
+    return dtypes <= {input.dtype} or (is_16_bit(input) and dtypes == {torch.float32})
+
+
+def _is_mapped(tensor: Tensor) -> bool:
+    return not torch.compiler.is_compiling() and is_mapped(tensor)
+
+
+def _memory_order(tensor: Tensor) -> list[int] | None:
+    """The axes as they lie in memory, the outermost first; None where they lie in order, or on one another."""
+    strides = tensor.stride()
+    if tensor.is_contiguous() or 0 in strides:
+        return None
+    order: list[int] = []
+    for axis, stride in enumerate(strides):  # sorted() takes no sizes that torch.compile has as symbols
+        place = len(order)
+        while place and strides[order[place - 1]] < stride:
+            place -= 1
+        order.insert(place, axis)
+    return None if order == list(range(len(order))) else order
 
 
 def _result(serve: Served, args: tuple, kwargs: dict[str, Any]) -> Tensor | None:

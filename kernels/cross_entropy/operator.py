@@ -40,5 +40,6 @@ cross_entropy_operator = Operator(
         fake=_fake,
         batch_shapes=_batch_shapes,
         constants=("index",),
+        needs_output=False,
     )
 )

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 import torchvision
 from torch import nn
-from torch.func import functional_call, grad, jvp
+from torch.func import functional_call, grad, jvp, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import _get_current_function_mode_stack
 
@@ -204,6 +204,37 @@ def test_results_may_be_changed_in_place_as_pytorchs(name: str):
         torch.testing.assert_close(got, want)
 
 
+@pytest.mark.parametrize("name", SERVED)
+def test_results_may_be_changed_in_place_before_a_gradient_of_a_forward_derivative(name: str):
+    """The tangents change with them; PyTorch's own layer_norm and batch_norm are wrong here."""
+    f, shapes = SERVED[name]
+    x = tuple(maps(*shape) for shape in shapes)
+
+    def derivative(scaled):
+        def moved(x):
+            with second_order():
+                return jvp(lambda *x: scaled(f(*x)), x, x)[1].square().sum()
+
+        return grad(moved)(x)
+
+    for got, want in zip(derivative(lambda y: y.mul_(3)), derivative(lambda y: y * 3), strict=True):
+        torch.testing.assert_close(got, want)
+
+
+@pytest.mark.parametrize("reduction", ["none", "mean", "sum"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
+def test_losses_may_be_divided_in_place(dtype: torch.dtype, reduction: str):
+    """As loops do that add up gradients of several batches."""
+    logits, target = maps(3, 4).to(dtype).requires_grad_(), torch.tensor([1, 0, -100])
+    want = F.cross_entropy(logits, target, reduction=reduction) / 4
+    with second_order():
+        loss = F.cross_entropy(logits, target, reduction=reduction)
+    loss /= 4
+    torch.testing.assert_close(loss, want)
+    gradients = (torch.autograd.grad(y.sum(), logits)[0] for y in (loss, want))
+    torch.testing.assert_close(*gradients)
+
+
 def test_running_statistics_move_as_pytorchs():
     layers = [nn.BatchNorm2d(3).double() for _ in range(2)]
     x = maps(4, 3, 5, 5)
@@ -213,6 +244,58 @@ def test_running_statistics_move_as_pytorchs():
             layer(x + 1)
     for a, b in zip(*(layer.state_dict().values() for layer in layers), strict=True):
         torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize("mapped", [(None, 0, 0), (0, 0, None), (None, None, 0)], ids=str)
+def test_running_statistics_of_an_ensemble_move_as_pytorchs(mapped: tuple):
+    def run():
+        x, running, weight = maps(2, 4, 3, 5), torch.ones(2, 3, dtype=torch.float64), maps(2, 3)
+        given = [t if axis == 0 else t[0] for t, axis in zip((x, running, weight), mapped, strict=True)]
+        y = vmap(lambda x, s, w: F.batch_norm(x, s, s + 1, w, training=True), in_dims=mapped)(*given)
+        return y, running
+
+    want = run()
+    with second_order():
+        got = run()
+    for a, b in zip(got, want, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize("format", [torch.channels_last, torch.channels_last_3d])
+@pytest.mark.parametrize(
+    "f",
+    [
+        F.gelu,
+        lambda x: F.gelu(x.transpose(0, 2)),
+        lambda x: F.gelu(x[:, :2]),
+        lambda x: F.batch_norm(x, None, None, training=True),
+        lambda x: F.batch_norm(x.transpose(2, 3), None, None, training=True),
+        lambda x: F.batch_norm(x[:, :2], None, None, training=True),
+    ],
+)
+def test_results_lie_in_memory_as_pytorchs(f, format: torch.memory_format):
+    x = maps(2, 3, 4, 5, *[6] * (format is torch.channels_last_3d)).to(memory_format=format).requires_grad_()
+    with second_order():
+        got = f(x)
+    assert ours(got)
+    want = f(x)
+    assert got.stride() == want.stride()
+    torch.testing.assert_close(got, want)
+    gradients = (torch.autograd.grad(y.sin().sum(), x)[0] for y in (got, want))
+    torch.testing.assert_close(*gradients)
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_channels_last_compiles_whole(dynamic: bool):
+    x = maps(2, 3, 4, 5).to(memory_format=torch.channels_last).requires_grad_()
+
+    def step(x):
+        with second_order():
+            return F.gelu(F.batch_norm(x, None, None, training=True)).sin()
+
+    got, want = torch.compile(step, fullgraph=True, backend="aot_eager", dynamic=dynamic)(x), step(x)
+    assert got.stride() == want.stride()
+    torch.testing.assert_close(*(torch.autograd.grad(y.sum(), x)[0] for y in (got, want)))
 
 
 def test_a_momentum_of_none_averages_over_all_batches():
@@ -265,11 +348,16 @@ def test_autocast_gives_pytorchs_dtypes(name: str):
         lambda: F.scaled_dot_product_attention(*qkv(1, 1, 2, 3), scale=torch.tensor(0.5, requires_grad=True)),
         lambda: F.layer_norm(maps(2, 4), (4,), eps="a"),
         lambda: F.batch_norm(maps(4, 3), None, None, training=True, eps=-0.1),
+        lambda: F.batch_norm(maps(4, 3), None, None, training=True, eps=0),
+        lambda: F.batch_norm(maps(4, 3), maps(3).float(), maps(3).float(), training=True),
+        lambda: F.batch_norm(maps(4, 3), maps(3).requires_grad_(), maps(3).square()),
+        lambda: F.layer_norm(maps(2, 4).half(), (4,), maps(4).half(), maps(4).float()),
         lambda: F.conv2d(maps(1, 2, 3, 3), maps(2, 2, 2, 2), stride=2, padding="same"),
         lambda: F.conv2d(maps(1, 2, 3, 3), maps(2, 1, 4, 4), groups=2),
         lambda: F.conv1d(maps(1, 2, 3, 3), maps(2, 2, 1, 1)),
         lambda: F.cross_entropy(maps(3, 4), torch.tensor([0, 1])),
         lambda: F.cross_entropy(maps(3, 4), torch.tensor([0, 1, 2]), reduction="median"),
+        lambda: F.cross_entropy(maps(3, 4), maps(3, 4), ignore_index=1),
     ],
 )
 def test_what_pytorch_refuses_stays_refused(call):
@@ -389,6 +477,19 @@ def test_permanent_form_leaves_nothing_behind_when_forward_raises():
     assert not _get_current_function_mode_stack()
     with pytest.raises(TypeError, match=r"model: expected a torch\.nn\.Module, got str"):
         second_order_model("vit")
+
+
+def test_permanent_form_leaves_alone_what_is_round_it_when_a_hook_raises():
+    def refuse(module, args):
+        raise ValueError("refused")
+
+    model = Encoder()
+    model.register_forward_pre_hook(refuse)
+    second_order_model(model)
+    with second_order():
+        with pytest.raises(ValueError, match="refused"):
+            model(torch.randn(2, 7, 16))
+        assert len(_get_current_function_mode_stack()) == 1
 
 
 def test_grouped_queries_are_served():
