@@ -183,5 +183,6 @@ def check_mean_of_batches(evaluation: Evaluation) -> None:
     if not math.isnan(once) and not math.isclose(once, twice, rel_tol=1e-3, abs_tol=1e-6):
         raise ValueError(
             f"loss: expected a mean over the batch, for several batches are weighted by their images; but it is "
-            f"{once:.6g} for {images} images, and {twice:.6g} for the same images twice"
+            f"{once:.6g} for {images} images, and {twice:.6g} for the same images twice; of a loss of the batch as a "
+            "whole (a sum, a contrastive one) make an operator for every batch, and average their products"
         )

@@ -157,7 +157,9 @@ def test_a_loss_that_is_no_mean_is_not_divided():
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_loss_that_is_no_mean_is_not_averaged_over_batches(kind):
     images, targets = inputs("mlp")
-    with pytest.raises(ValueError, match=r"loss: expected a mean over the batch, for several batches .* twice"):
+    with pytest.raises(
+        ValueError, match=r"loss: expected a mean over the batch, for several batches .* for every batch"
+    ):
         kind(build("mlp"), summed, [(images, targets)] * 2)
     weights = torch.tensor([1.0, 2.0, 3.0], dtype=images.dtype)
     for loss in (nn.CrossEntropyLoss(weights), nn.CrossEntropyLoss(ignore_index=1), lambda z, y: z.sum() * torch.nan):
