@@ -130,8 +130,14 @@ class Evaluation:
         return replace(self, images=self.images.to(self.device), targets=self.targets.to(self.device))
 
     def part(self, images: int) -> Evaluation:
-        """Of the first ``images`` only."""
-        return replace(self, images=self.images[:images], targets=self.targets[:images])
+        """Of the first ``images`` only; a target without axes is that of any images."""
+        targets = self.targets[:images] if self.targets.dim() else self.targets
+        return replace(self, images=self.images[:images], targets=targets)
+
+    def continues(self, other: Evaluation) -> bool:
+        """Whether its images and targets can stand in one batch with those of ``other``."""
+        kinds = [(each.images.shape[1:], each.targets.shape[1:], each.targets.dtype) for each in (self, other)]
+        return kinds[0] == kinds[1]
 
 
 def _distance(a: Tensor, b: Tensor) -> float:

@@ -236,12 +236,14 @@ class CurvatureOperator:
 
     def _check_pieces(self, divided: bool) -> None:
         """ValueError if the pieces do not add up to the whole, as far as the first of them tell."""
+        first, *rest = self._evaluations
         with plain_arithmetic(self.device):
             if divided:
-                check_separable(self._evaluations[0])
-                check_mean(self._evaluations[:2])
-            elif len(self._evaluations) > 1:
-                check_mean_of_batches(self._evaluations[0])
+                check_separable(first)
+            if divided and rest and rest[0].continues(first):
+                check_mean([first, rest[0]])
+            elif rest:
+                check_mean_of_batches(first)
 
     # Engines.
 

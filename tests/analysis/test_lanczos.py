@@ -325,6 +325,15 @@ def test_bad_arguments(op, arguments, error, message):
         top_eigenvalues(op, **arguments)
 
 
+def test_a_matrix_that_requires_a_gradient():
+    h = matrix(SPECTRA["indefinite"])
+    for block_size in (1, 2):
+        expected = top_eigenvalues(h, 3, block_size=block_size)
+        found = top_eigenvalues(h.clone().requires_grad_(), 3, block_size=block_size, vectors=True)
+        torch.testing.assert_close(found.values, expected.values)
+        assert not found.vectors.requires_grad
+
+
 def test_results_do_not_change():
     found = top_eigenvalues(torch.eye(9), 2)
     with pytest.raises(dataclasses.FrozenInstanceError):
