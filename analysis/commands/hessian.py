@@ -135,10 +135,10 @@ def _batches(chosen: argparse.Namespace, data: ImageData) -> Batches:
     """Augmented mini-batches, on the CPU: operators take them to their device one at a time."""
     from alternet.analysis.commands.inputs import recipe_of
     from alternet.analysis.training.batches import hessian_batches
+    from alternet.analysis.training.recipe import check_batch_size
 
     size = chosen.hessian_batch_size
-    if size < 2 or size % 2:
-        raise ValueError(f"hessian_batch_size: got {size}, expected an even number of images, at least 2")
+    check_batch_size(size, "hessian_batch_size")
     return hessian_batches(data, recipe_of(chosen), seed=chosen.seed, fraction=chosen.fraction, batch_size=size)
 
 

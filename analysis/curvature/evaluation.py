@@ -130,8 +130,14 @@ class Evaluation:
         return replace(self, images=self.images.to(self.device), targets=self.targets.to(self.device))
 
     def part(self, images: int) -> Evaluation:
-        """Of the first ``images`` only."""
-        return replace(self, images=self.images[:images], targets=self.targets[:images])
+        """Of the first ``images`` only; a target without axes is that of any images."""
+        targets = self.targets[:images] if self.targets.dim() else self.targets
+        return replace(self, images=self.images[:images], targets=targets)
+
+    def continues(self, other: Evaluation) -> bool:
+        """Whether its images and targets can stand in one batch with those of ``other``."""
+        kinds = [(each.images.shape[1:], each.targets.shape[1:], each.targets.dtype) for each in (self, other)]
+        return kinds[0] == kinds[1]
 
 
 def _distance(a: Tensor, b: Tensor) -> float:
@@ -183,5 +189,6 @@ def check_mean_of_batches(evaluation: Evaluation) -> None:
     if not math.isnan(once) and not math.isclose(once, twice, rel_tol=1e-3, abs_tol=1e-6):
         raise ValueError(
             f"loss: expected a mean over the batch, for several batches are weighted by their images; but it is "
-            f"{once:.6g} for {images} images, and {twice:.6g} for the same images twice"
+            f"{once:.6g} for {images} images, and {twice:.6g} for the same images twice; of a loss of the batch as a "
+            "whole (a sum, a contrastive one) make an operator for every batch, and average their products"
         )

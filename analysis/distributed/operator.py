@@ -14,7 +14,7 @@ from alternet.analysis.checksum import checksum
 from alternet.analysis.curvature.evaluation import Loss, check_mean_of_batches
 from alternet.analysis.curvature.micro_batches import Batch
 from alternet.analysis.curvature.operator import CurvatureOperator
-from alternet.analysis.curvature.symmetry import Symmetry, check_symmetry
+from alternet.analysis.curvature.symmetry import Symmetry, check_change, check_symmetry
 from alternet.analysis.distributed.ranks import Ranks
 from alternet.analysis.distributed.shares import check_cut, own_share
 from alternet.analysis.distributed.space import ShardedSpace
@@ -90,7 +90,11 @@ class ShardedOperator:
 
     def check(self, seed: int = 0) -> Symmetry:
         """Whether the whole is a fixed, symmetric matrix, see ``CurvatureOperator.check``."""
-        return check_symmetry(self, tolerance=torch.finfo(self.dtype).eps ** 0.5, seed=seed)
+        tolerance = self._local._tolerance()
+        found = check_symmetry(self, tolerance=tolerance, seed=seed)
+        for change in self.space.ranks.objects(self._local._network_change()):  # what one rank sees, all raise
+            check_change(change, "pass", "passes over the same images", tolerance=tolerance)
+        return found
 
     def _check(self, parts: Tensor, axes: int) -> None:
         expected = (self.space.length, "m")[:axes]
@@ -119,7 +123,8 @@ def distributed(
         model: the same weights on every rank, which is checked.
         loss: a mean over the batch.
         data: the same on every rank: one batch, which is cut, or an iterable of batches, which are dealt whole where
-            there are as many as ranks. A sequence is only read where a rank has its own.
+            there are as many as ranks. A sequence is only read where a rank has its own, with random numbers by
+            ``seed`` and the batch's number; anything else is drawn whole, as ``kind`` draws it.
 
     Raises:
         ValueError: weights that differ between ranks; fewer images than ranks; a loss that is no mean over images; a
@@ -131,7 +136,7 @@ def distributed(
         raise ValueError(
             f"dropout: masks would depend on the number of ranks; expected 'off', got {options['dropout']!r}"
         )
-    share = own_share(data, ranks)
+    share = own_share(data, ranks, options.get("seed", 0))
     local = kind(model, loss, share.batches, **options)
     if share.cut is not None:
         check_cut(local._evaluations[0], share.cut)

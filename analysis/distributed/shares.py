@@ -11,6 +11,7 @@ from torch import Tensor
 from alternet.analysis.curvature.evaluation import Evaluation, check_mean, check_separable
 from alternet.analysis.curvature.micro_batches import Batch, micro_batches
 from alternet.analysis.distributed.ranks import Ranks
+from alternet.analysis.training.seeding import seeded
 
 
 @dataclass(frozen=True)
@@ -30,8 +31,10 @@ class Share:
         return sum(len(images) for images, _ in self.batches)
 
 
-def own_share(data: Batch | Iterable[Batch], ranks: Ranks) -> Share:
+def own_share(data: Batch | Iterable[Batch], ranks: Ranks, seed: int = 0) -> Share:
     """This rank's share of ``data``, which is the same on every rank: one batch, or batches.
+
+    What they draw from the global generators is fixed by ``seed``: else every rank would have a share of other data.
 
     Batches are dealt whole, batch i to rank i mod ranks. Where there are fewer batches than ranks, each is cut into
     runs of images, so that no rank is idle.
@@ -39,12 +42,13 @@ def own_share(data: Batch | Iterable[Batch], ranks: Ranks) -> Share:
     Raises:
         ValueError: fewer images than ranks, or no batches.
     """
-    batches = _sequence(data)
+    with seeded(seed, "data"):
+        batches = _sequence(data)
     if len(batches) == 0:
         raise ValueError("data: got no batches, expected at least one (images, targets)")
     if len(batches) >= ranks.size:
-        return Share([batches[i] for i in range(ranks.rank, len(batches), ranks.size)])
-    whole = [batches[i] for i in range(len(batches))]
+        return Share([_read(batches, i, seed) for i in range(ranks.rank, len(batches), ranks.size)])
+    whole = [_read(batches, i, seed) for i in range(len(batches))]
     parts = [_cut(batch, ranks) for batch in whole]
     share = Share([part for part in parts if len(part[0])], max(whole, key=lambda batch: len(batch[0])))
     if not all(ranks.objects(share.images)):
@@ -70,6 +74,12 @@ def _sequence(data: Any) -> Sequence[Batch]:
     if isinstance(data, tuple | list) and len(data) == 2 and all(isinstance(part, Tensor) for part in data):
         return [(data[0], data[1])]
     return data if isinstance(data, Sequence) else list(data)
+
+
+def _read(batches: Sequence[Batch], number: int, seed: int) -> Batch:
+    """One batch, the same whichever were read before it."""
+    with seeded(seed, "data", number):
+        return batches[number]
 
 
 def _cut(batch: Batch, ranks: Ranks) -> Batch:

@@ -67,6 +67,11 @@ class LanczosProcess:
         return len(self.block) == 0
 
     @property
+    def link(self) -> float:
+        """‖E‖: how far H is from leaving the basis's span to itself."""
+        return float(torch.linalg.norm(self.coupling))
+
+    @property
     def noise(self) -> float:
         """Norms below this are rounding."""
         return 100 * torch.finfo(self._space.dtype).eps * self._scale
@@ -143,7 +148,10 @@ class LanczosProcess:
         if not self._orthogonality.measured(overlaps, found[:, 0].cpu(), length):
             return torch.zeros(1, dtype=torch.float64), length
         self.basis.subtract(found, images)
-        return torch.linalg.vector_norm(found, dim=0).cpu(), math.nan
+        removed = torch.linalg.vector_norm(found, dim=0).cpu()
+        if self._orthogonality.leaves(float(removed), length):
+            self.basis.orthogonalize(images)
+        return removed, math.nan
 
     def _check_finite(self, quotients: Tensor) -> None:
         finite = quotients.isfinite().all(dim=0)
@@ -180,6 +188,11 @@ class LanczosProcess:
         before = torch.zeros(len(block), len(self.basis) - width, dtype=torch.float64)
         self.block, self.coupling = block, torch.cat([before, factor], dim=1)
         self._scale = max(self._scale, float(factor.abs().max()) if len(block) else 0.0)
+
+    def end(self) -> None:
+        """Leave R out, as of no account: what it held goes to the residuals, and the next block starts a chain."""
+        self._defects = self._defects + torch.linalg.vector_norm(self.coupling, dim=0)
+        self.block, self.coupling = self.block[:0], self.coupling[:0]
 
     def _random_block(self, count: int) -> Tensor:
         """Orthonormal rows [count, length] orthogonal to the basis; float32 draws, so that both dtypes start alike."""

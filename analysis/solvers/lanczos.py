@@ -138,6 +138,8 @@ def _draw_out(process: LanczosProcess, wanted: Wanted, tol: float, limits: _Limi
     An eigenvalue of which the start vector holds the fraction f of what it holds of the others comes late: their
     residuals are about f times the gap when it shows. So residuals must be a good deal smaller than asked for
     (``LATECOMERS``), which a step or two see to where there are gaps; where there are none it may take ``PATIENCE``.
+    Where no more than that links the whole space to what comes next, it has ended: copies may be missing, and a chain
+    that only rounding carries on must not pass for the first one.
     """
     left = PATIENCE
     if progress is not None:
@@ -145,6 +147,9 @@ def _draw_out(process: LanczosProcess, wanted: Wanted, tol: float, limits: _Limi
     while True:
         process.step()
         pairs = process.ritz()
+        if not process.ended and process.link <= LATECOMERS * _allowed(pairs.values, wanted, tol).min():
+            process.end()
+            pairs = process.ritz()
         converged, good, enough = _assess(process, pairs, wanted, tol)
         left -= int(good or left < PATIENCE)  # from the first good step on
         if progress is not None:
@@ -212,12 +217,17 @@ def _refined(
 def _assess(process: LanczosProcess, pairs: RitzPairs, wanted: Wanted, tol: float) -> tuple[Tensor, bool, bool]:
     """Whether each wanted Ritz value has converged, whether more steps are of no use to them, and to any latecomer."""
     chosen = wanted.chosen(pairs.values)
-    allowed = tol * wanted.scales(pairs.values[chosen])
+    allowed = _allowed(pairs.values, wanted, tol)
     enough = len(chosen) == wanted.k
     complete = len(process.basis) == process.size or (enough and _exhausted(process, pairs, wanted, tol))
     left = pairs.couplings[chosen]
     good, settled = (complete and bool((left <= share * allowed).all()) for share in (1.0, LATECOMERS))
     return (pairs.residuals[chosen] <= allowed) & complete, good, settled or (good and process.ended)
+
+
+def _allowed(values: Tensor, wanted: Wanted, tol: float) -> Tensor:
+    """What the residuals of the wanted among values: [m] may be."""
+    return tol * wanted.scales(values[wanted.chosen(values)])
 
 
 def _exhausted(process: LanczosProcess, pairs: RitzPairs, wanted: Wanted, tol: float) -> bool:

@@ -25,10 +25,10 @@ class LinearOperator(Protocol):
 
 
 def multiply(op: Any, rows: Tensor) -> Tensor:
-    """The products [m, length] of ``op`` with the rows of rows: [m, length], as new contiguous rows."""
+    """The products [m, length] of ``op`` with the rows of rows: [m, length], as new contiguous rows without a graph."""
     if len(rows) > 1 and hasattr(op, "matmat"):
-        return op.matmat(rows.t()).t().contiguous()
-    return (op @ rows[0])[None] if len(rows) == 1 else torch.stack([op @ row for row in rows])
+        return op.matmat(rows.t()).detach().t().contiguous()
+    return (op @ rows[0]).detach()[None] if len(rows) == 1 else torch.stack([(op @ row).detach() for row in rows])
 
 
 def check_operator(op: LinearOperator, *, least: int = 1, name: str = "op") -> None:

@@ -60,7 +60,7 @@ class Orthogonality:
         drift = projection @ self._gram[:, -1] - self._gram @ projection[:, -1]
         drift[-2:] = 0  # orthogonal by construction
         floor = self._epsilon * float(projection[:, -1].abs().max()) + self._share * self._noise
-        return drift + torch.where(drift < 0, -floor, floor)
+        return drift + torch.copysign(torch.tensor(floor, dtype=torch.float64), drift)
 
     def due(self, overlaps: Tensor, length: float) -> bool:
         """Whether a residual of this norm that may have these overlaps with Q must be made orthogonal to all of it."""
@@ -91,6 +91,13 @@ class Orthogonality:
         self._unmeasured = 0
         self._append(found / length if small else torch.full_like(found, self._epsilon))
         return not small
+
+    def leaves(self, removed: float, length: float) -> bool:
+        """Whether overlaps of norm ``removed`` taken out of a residual of norm ``length`` leave more than rounding.
+
+        They leave what the vectors have in common, of which a far smaller residual would make much.
+        """
+        return self.loss(len(self._gram) - 1) * removed > 10 * self._epsilon * (length - removed)
 
     def _rescale(self, factor: float) -> None:
         """Predictions so far, and of what is to come, were too large by as much."""

@@ -76,7 +76,7 @@ class _Products:
 
     def __call__(self, vector: Tensor) -> tuple[Tensor, float]:
         """H v and its squared norm."""
-        image = self._op @ vector
+        image = (self._op @ vector).detach()
         self.done += 1
         if self._report is not None:
             self._report(self.done, self._most)

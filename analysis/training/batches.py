@@ -19,7 +19,7 @@ from torch.utils.data import Dataset
 from torchvision import transforms
 
 from alternet.analysis.training.data import ImageData, as_tensor
-from alternet.analysis.training.recipe import Recipe
+from alternet.analysis.training.recipe import Recipe, check_batch_size
 from alternet.analysis.training.seeding import derived_seed, seeded
 
 Batch = tuple[Tensor, Tensor]
@@ -107,8 +107,7 @@ def hessian_batches(
     """
     if not 0 < fraction <= 1:
         raise ValueError(f"fraction: got {fraction}, expected more than 0 and at most 1")
-    if batch_size < 2 or batch_size % 2:
-        raise ValueError(f"batch_size: got {batch_size}, expected an even number (mixup pairs the images of a batch)")
+    check_batch_size(batch_size)
     size = len(data.train)  # type: ignore[arg-type]
     order = np.random.default_rng(derived_seed(seed, "hessian")).permutation(size)[: round(fraction * size)]
     if len(order) < batch_size:

@@ -36,8 +36,7 @@ class Recipe:
     def __post_init__(self) -> None:
         _check("epochs", self.epochs, self.epochs >= 1, "at least 1")
         _check("warmup_epochs", self.warmup_epochs, 0 <= self.warmup_epochs < self.epochs, f"0 to {self.epochs - 1}")
-        even = self.batch_size >= 2 and self.batch_size % 2 == 0
-        _check("batch_size", self.batch_size, even, "an even number (mixup pairs the images of a batch)")
+        check_batch_size(self.batch_size)
         _check("learning_rate", self.learning_rate, self.learning_rate > 0, "more than 0")
         _check("clip_norm", self.clip_norm, self.clip_norm > 0, "more than 0")
         for name in ("weight_decay", "mixup", "cutmix", "crop_padding"):
@@ -48,6 +47,11 @@ class Recipe:
     def changed(self, **settings: Any) -> Recipe:
         """This recipe with other settings; those that are None stay as they are."""
         return dataclasses.replace(self, **{name: value for name, value in settings.items() if value is not None})
+
+
+def check_batch_size(size: int, name: str = "batch_size") -> None:
+    """ValueError for argument ``name`` unless ``size`` is even and 2 or more."""
+    _check(name, size, size >= 2 and size % 2 == 0, "an even number (mixup pairs the images of a batch)")
 
 
 def _check(name: str, value: object, good: bool, expected: str) -> None:

@@ -148,6 +148,30 @@ def summed(output, targets):
     return F.cross_entropy(output, targets, reduction="sum")
 
 
+def test_micro_batches_of_batches_of_several_sizes():
+    """The first batch is whole, the second has larger images: no batch of both can be tried."""
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3)).double()
+    images, targets = batch()
+    data = [(images[:3, :, :4, :4], targets[:3]), (images, targets)]
+    whole, pieces = (HessianOperator(model, F.cross_entropy, data, micro_batch=size) for size in (None, 3))
+    vector = torch.randn(whole.shape[0], dtype=torch.float64)
+    assert relative_error(pieces @ vector, whole @ vector) <= 1e-12
+    with pytest.raises(ValueError, match="loss: expected a mean"):
+        HessianOperator(model, summed, data, micro_batch=3)
+
+
+@pytest.mark.parametrize("engine", ["auto", "graph", "jvp"])
+def test_one_target_of_all_images(engine):
+    images = inputs("mlp")[0]
+    one = torch.tensor(0.3, dtype=torch.float64)
+    ops = [
+        HessianOperator(build("mlp"), lambda output, target: (output - target).square().mean(), data, engine=engine)
+        for data in ((images, one), [(images[:2], one), (images[2:], one)])
+    ]
+    vector = torch.randn(ops[0].shape[0], dtype=torch.float64)
+    assert relative_error(ops[1] @ vector, ops[0] @ vector) <= 1e-12
+
+
 def test_a_loss_that_is_no_mean_is_not_divided():
     with pytest.raises(ValueError, match="loss: expected a mean over the batch"):
         operator(loss=summed, micro_batch=2)
@@ -157,7 +181,9 @@ def test_a_loss_that_is_no_mean_is_not_divided():
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_loss_that_is_no_mean_is_not_averaged_over_batches(kind):
     images, targets = inputs("mlp")
-    with pytest.raises(ValueError, match=r"loss: expected a mean over the batch, for several batches .* twice"):
+    with pytest.raises(
+        ValueError, match=r"loss: expected a mean over the batch, for several batches .* for every batch"
+    ):
         kind(build("mlp"), summed, [(images, targets)] * 2)
     weights = torch.tensor([1.0, 2.0, 3.0], dtype=images.dtype)
     for loss in (nn.CrossEntropyLoss(weights), nn.CrossEntropyLoss(ignore_index=1), lambda z, y: z.sum() * torch.nan):

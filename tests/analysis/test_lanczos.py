@@ -228,6 +228,18 @@ def test_of_nothing_but_zeros(k, dtype):
     assert found.converged.all()
 
 
+@pytest.mark.parametrize("block_size", [1, 2, 3])
+@pytest.mark.parametrize("seed", range(4))
+def test_rounding_does_not_pass_for_a_chain_that_goes_on(seed, block_size):
+    """A space has ended where less is left than the search asks for: rounding alone may link what comes next."""
+    values = spectrum(20.0, 20, 20, 20, 20, 1, 1, 1, bulk=torch.full((92,), 300.0))
+    h = matrix(values, seed=seed)
+    for which in ("LM", "SA"):
+        found = top_eigenvalues(h, 5, which=which, block_size=block_size, seed=seed)
+        assert found.converged.all()
+        torch.testing.assert_close(found.values, ends(values, which, 5), rtol=1e-6, atol=0)
+
+
 def test_exact_values_are_not_the_largest_while_copies_may_be_missing():
     """Four chains of two steps each have found 3, 3, 3, 3 and 1; the fifth 3 is still to come."""
     found = top_eigenvalues(matrix(SPECTRA["five-fold"]), 5, max_products=8)
@@ -311,6 +323,15 @@ def test_a_product_that_is_not_finite_is_named(bad):
 def test_bad_arguments(op, arguments, error, message):
     with pytest.raises(error, match=message):
         top_eigenvalues(op, **arguments)
+
+
+def test_a_matrix_that_requires_a_gradient():
+    h = matrix(SPECTRA["indefinite"])
+    for block_size in (1, 2):
+        expected = top_eigenvalues(h, 3, block_size=block_size)
+        found = top_eigenvalues(h.clone().requires_grad_(), 3, block_size=block_size, vectors=True)
+        torch.testing.assert_close(found.values, expected.values)
+        assert not found.vectors.requires_grad
 
 
 def test_results_do_not_change():

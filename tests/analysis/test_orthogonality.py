@@ -126,3 +126,15 @@ def test_an_operator_that_stops_being_symmetric_is_found_out(symmetric):
     overlaps = (q.t() @ q - torch.eye(40, dtype=torch.float64)).abs()
     assert overlaps.max() <= 1e-2
     assert process.ritz().residuals.min() > 1e-2
+
+
+def test_weak_links_do_not_magnify_what_vectors_have_in_common():
+    """Of 2^-i the links fall to 1e-13: what one pass over vectors that overlap leaves would grow at every step."""
+    h = torch.diag(2.0 ** -torch.arange(300, dtype=torch.float64))
+    process = LanczosProcess(h, 2, overlap=2**-26)
+    for _ in range(46):
+        process.step()
+    vectors = process.basis.vectors()
+    assert (vectors.t() @ vectors - torch.eye(46, dtype=torch.float64)).abs().max() < 2**-26
+    assert (process.ritz().values > 0.4).sum() == 2
+    assert top_eigenvalues(h, 5, which="SA", seed=2).values.abs().max() < 1e-10

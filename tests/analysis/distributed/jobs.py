@@ -108,6 +108,22 @@ def refusals(ranks):
     return {name: message(case) for name, case in cases.items()}
 
 
+def drawn(ranks):
+    """Products over data that draw, and over that of a loader; what ``check`` says of networks."""
+    torch.manual_seed(ranks.rank)
+    kinds = {"loader": toys.loader(), "sequence": toys.Noisy(toys.batches()), "cut": toys.Noisy([toys.one_batch()])}
+    ops = {name: distributed(HessianOperator, toys.network(), toys.LOSS, data) for name, data in kinds.items()}
+    return {name: product(op) for name, op in ops.items()}
+
+
+def checks(ranks):
+    """What ``check`` says: of a network that is right, of its draft, and of one that fades on one rank."""
+    op = distributed(HessianOperator, toys.network(torch.float32), toys.LOSS, toys.batches(), engine="graph")
+    fading = distributed(HessianOperator, toys.Fading(ranks.rank), toys.LOSS, toys.batches(), engine="graph")
+    cases = {"right": op.check, "draft": op.under_autocast().check, "fading": fading.check}
+    return {name: message(case) for name, case in cases.items()}
+
+
 def summed(output, targets):
     return toys.LOSS(output, targets, reduction="sum")
 
@@ -115,7 +131,7 @@ def summed(output, targets):
 def message(case):
     try:
         case()
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, ArithmeticError) as error:
         return f"{type(error).__name__}: {error}"
     return None
 

@@ -75,6 +75,21 @@ def test_all_ranks_have_the_same_bits(found, case):
             assert torch.equal(torch.as_tensor(rank[case][name]), torch.as_tensor(value)), name
 
 
+def test_data_that_draw_are_the_same_for_any_number_of_ranks(tmp_path):
+    one, two = (run("drawn", count, tmp_path)[0] for count in (1, 2))
+    for name, expected in one.items():
+        assert error(two[name], expected) < 1e-12, name
+    op = HessianOperator(toys.network(), toys.LOSS, toys.loader())
+    assert error(one["loader"][:, 0], op @ toys.vector(op.shape[0])) < 1e-12
+
+
+def test_check_runs_the_network_of_every_rank_twice(tmp_path):
+    first, second = run("checks", 2, tmp_path)
+    assert first["right"] is first["draft"] is None
+    assert "two passes over the same images" in first["fading"]
+    assert first == second
+
+
 def test_ranks_that_compute_otherwise_take_the_same_steps(tmp_path):
     first, second = run("unlike", 2, tmp_path)
     assert first == second

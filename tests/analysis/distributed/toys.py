@@ -1,8 +1,11 @@
 """Networks and data that one rank and several ranks measure alike."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
+from torch.utils.data import DataLoader, TensorDataset
 
 from alternet.analysis.studies.spectra import hessian_spectra
 
@@ -31,6 +34,38 @@ def batches():
 def one_batch():
     images, targets = zip(*batches(), strict=True)
     return torch.cat(images), torch.cat(targets)
+
+
+def loader():
+    """Shuffles by the global generator."""
+    images, targets = one_batch()
+    return DataLoader(TensorDataset(images, targets), batch_size=5, shuffle=True)
+
+
+class Noisy(Sequence):
+    """Batches with noise from the global generator."""
+
+    def __init__(self, batches):
+        self.batches = batches
+
+    def __len__(self):
+        return len(self.batches)
+
+    def __getitem__(self, i):
+        images, targets = self.batches[i]
+        return images + torch.randn_like(images), targets
+
+
+class Fading(nn.Module):
+    """Fades from call to call, by an attribute that is no buffer; ``rate`` 0 does not."""
+
+    def __init__(self, rate):
+        super().__init__()
+        self.network, self.rate, self.calls = network(), rate, 0
+
+    def forward(self, x):
+        self.calls += self.rate
+        return self.network(x) / (1 + self.calls)
 
 
 def vector(n, dtype=torch.float64):
