@@ -40,14 +40,33 @@ def chunk(bucket: int, products: str, target: str) -> int | None:
     return min(bucket, 32) if by_chunks else None
 
 
-def beside_places(config: Config, name: str, bucket: int, target: str) -> Config:
+def beside_places(config: Config, name: str, bucket: int, products: str, target: str) -> Config:
     """Likewise where the places of a table's entries take registers too: half the tile, or the kernels spill."""
+    if products == "float32" and (name, bucket, target) in _BESIDE_PLACES:
+        return Config(*_BESIDE_PLACES[name, bucket, target])
+    if "tangent" in name and chunk(bucket, products, target) is not None:  # operands leave registers for places
+        return config
     stages = 1 if (name, bucket, target) in _ONE_STAGE else config.num_stages
     return config._replace(block_m=max(16, config.block_m // 2), num_stages=stages)
 
 
 # A second stage of these spills beside places.
 _ONE_STAGE = {("backward_query", 64, "sm_80"), ("backward_query", 64, "sm_86")}
+
+# float32, where the tile that this rule gives spills; without places some of these do.
+_BESIDE_PLACES: dict[tuple[str, int, str], _Tile] = {
+    ("tangent", 32, "sm_86"): (32, 64, 8, 1),
+    ("tangent", 32, "sm_90"): (64, 32, 4, 1),
+    ("tangent", 256, "sm_86"): (16, 32, 4, 1),
+    ("backward_query", 256, "sm_100"): (16, 16, 8, 1),
+    ("backward_key_value", 16, "sm_86"): (16, 32, 4, 1),
+    ("backward_tangent_query", 64, "sm_100"): (32, 64, 8, 1),
+    ("backward_tangent_query", 128, "sm_80"): (32, 32, 8, 1),
+    ("backward_tangent_query", 128, "sm_90"): (32, 64, 8, 1),
+    ("backward_tangent_query", 256, "sm_86"): (32, 16, 8, 1),
+    ("backward_tangent_key_value", 16, "sm_86"): (32, 64, 8, 1),
+    ("backward_tangent_bias", 32, "sm_86"): (32, 32, 4, 1),
+}
 
 # The row-wise preprocessing has no tile of keys: 4096 entries, 32 registers of float32 a thread.
 _DELTA = tuple(Config(4096 // bucket if bucket > 32 else 64, 1, 4, 1) for bucket in BUCKETS)

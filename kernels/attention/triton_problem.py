@@ -93,8 +93,7 @@ class Problem(NamedTuple):
     def config(self, name: str) -> Config:
         """The tiles of map ``name`` for this call."""
         config = triton_configs.config(name, self._bucket(), self._products(), target(self.device))
-        by_chunks = "tangent" in name and self._chunk() is not None
-        return config if name == "delta" or by_chunks else self._beside_places(name, config)
+        return config if name == "delta" else self._beside_places(name, config)
 
     def pair_config(self, name: str) -> Config | None:
         """The tiles where two tangents share a program; None where none do."""
@@ -104,7 +103,7 @@ class Problem(NamedTuple):
     def _beside_places(self, name: str, config: Config) -> Config:
         if self.grid is None:
             return config
-        return triton_configs.beside_places(config, name, self._bucket(), target(self.device))
+        return triton_configs.beside_places(config, name, self._bucket(), self._products(), target(self.device))
 
     def _bucket(self) -> int:
         """The column of the configuration tables."""

@@ -62,10 +62,11 @@ def window_attention(
     height, width = _check_maps(query, key, value, num_heads)
     window, offset = pair("window_size", window_size, or_one=True), pair("shift", shift, 0, or_one=True)
     _check_table(table, query, num_heads, window)
+    window, offset, table = _fitted_to_map((height, width), window, offset, table)
     scale = 1.0 / math.sqrt(query.shape[1] // num_heads) if scale is None else finite("scale", scale)
     channels_last = not query.is_contiguous() and query.is_contiguous(memory_format=torch.channels_last)
     maps = [t.unflatten(1, (num_heads, -1)) for t in (query, key, value)]
-    if min(window[0], height) * min(window[1], width) > MAX_TOKENS:
+    if window[0] * window[1] > MAX_TOKENS:
         return _composed(maps, table, Partition(height, width, window, offset), scale, channels_last).flatten(1, 2)
     if table is not None:
         table = table.reshape(1, -1, *table.shape[-2:])
@@ -73,6 +74,27 @@ def window_attention(
         return window_attention_operator(*maps, table, window, offset, scale, False).flatten(1, 2)
     maps = [t.movedim((1, 2), (-2, -1)) for t in maps]
     return window_attention_operator(*maps, table, window, offset, scale, True).flatten(-2).movedim(-1, 1)
+
+
+def _fitted_to_map(
+    pixels: tuple[int, int], window: tuple[int, int], shift: tuple[int, int], table: Tensor | None
+) -> tuple[tuple[int, int], tuple[int, int], Tensor | None]:
+    """The same windows by sizes no larger than the map, so that nobody pads it to more; the middle of the table."""
+    (h, down), (w, right) = (_fitted(*axis) for axis in zip(pixels, window, shift, strict=True))
+    if table is not None:
+        table = table[..., window[0] - h : window[0] + h - 1, window[1] - w : window[1] + w - 1]
+    return (h, w), (down, right), table
+
+
+def _fitted(pixels: int, window: int, shift: int) -> tuple[int, int]:
+    """The size and the shift of one axis."""
+    if window <= pixels:
+        return window, shift
+    first = shift % window
+    if not 0 < first < pixels:  # one window holds all
+        return pixels, 0
+    longest = max(first, pixels - first)
+    return longest, first % longest
 
 
 def _composed(

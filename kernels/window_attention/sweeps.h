@@ -13,7 +13,7 @@ ALTERNET_INLINE void for_queries(int64_t tokens, Visit visit) {
   for (int64_t i = 0; i < tokens; i += LANES<Real>) visit(i);
 }
 
-/// s <- P^T: the softmax of scale s + bias over keys.
+/// s <- P^T: the softmax of scale s + bias over keys; of a query to which the bias hides every key (-inf), zeros.
 template <typename Real>
 void softmax(Real* s, const Real* bias, Real scale, int64_t tokens, int64_t stride) {
   for_queries<Real>(tokens, [&](int64_t i) ALTERNET_BODY {
@@ -23,13 +23,14 @@ void softmax(Real* s, const Real* bias, Real scale, int64_t tokens, int64_t stri
       store(s + at, score);
       most = Max::combine(most, score);
     }
+    most = where<Real>(most == -std::numeric_limits<Real>::infinity(), Vector<Real>{}, most);
     Vector<Real> total{};
     for (int64_t at = i; at < tokens * stride; at += stride) {
       const Vector<Real> e = exponential<Real>(load(s + at) - most);
       store(s + at, e);
       total += e;
     }
-    const Vector<Real> factor = Real(1) / total;
+    const Vector<Real> factor = Real(1) / where<Real>(total == Real(0), splat(Real(1)), total);
     for (int64_t at = i; at < tokens * stride; at += stride) store(s + at, load(s + at) * factor);
   });
 }

@@ -62,7 +62,7 @@ class Problem(NamedTuple):
             arguments[f"{name}_ptr"], arguments[f"{name}_strides"] = tensor, None
             if tensor is not None:
                 x = tensor if self._is_plain(tensor) else tensor.contiguous()
-                head, pixel = (-2, x.stride(-3)) if self.channels_last else (-4, 1)
+                head, pixel = (-2, self._pixel_stride(x)) if self.channels_last else (-4, 1)
                 strides = (0 if x.dim() == 5 else x.stride(0), x.stride(-5), x.stride(head), pixel)
                 arguments[f"{name}_ptr"], arguments[f"{name}_strides"] = x, strides
         return arguments
@@ -160,8 +160,12 @@ class Problem(NamedTuple):
         height, width = self.partition.height, self.partition.width
         if not self.channels_last:
             return x.stride()[-3:] == (height * width, width, 1)
-        row, pixel = x.stride()[-4:-2]
+        row, pixel = x.stride(-4), self._pixel_stride(x)
         return x.stride(-1) == 1 and row == width * pixel and height * row < 2**31
+
+    def _pixel_stride(self, x: Tensor) -> int:
+        """From pixel to pixel with channels last; the stride of a single column may be any number."""
+        return x.stride(-3 if self.partition.width > 1 else -4)
 
 
 def _diagonal_sums(d_bias: Tensor, window: Sequence[int]) -> Tensor:

@@ -19,6 +19,7 @@ SIZES = [
     (8, 8, (4, 4), (2, 2)),
     (7, 5, (3, 4), (1, 3)),
     (2, 3, (4, 4), (1, 0)),
+    (9, 3, (12, 4), (16, 5)),
     (5, 6, (2, 3), (5, 7)),
     (1, 1, (1, 1), (0, 0)),
 ]
@@ -287,6 +288,27 @@ def test_a_map_and_its_tangent_at_once(call, dtype, count):
             assert a is None or (a.is_contiguous() and torch.equal(a, b))
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_queries_whose_every_key_the_table_hides(dtype, backend):
+    """Zeros, as attention has it, and no share in any gradient."""
+    query, key, value, table = (t.to(dtype) for t in inputs(5, 6, (2, 3)))
+    table = torch.full_like(table, -torch.inf)
+    table[..., -1, -1] = 0.0  # the first pixel of a whole window sees the last, nobody else sees any
+    x = query, key, value
+
+    def ours(*x):
+        return window_attention(*x, window_size=(2, 3), num_heads=HEADS, table=table)
+
+    sees = torch.zeros(5, 6, dtype=torch.bool)
+    sees[:4:2, ::3] = True
+    expected = torch.where(sees, value.roll((-1, -2), (2, 3)), 0)
+    torch.testing.assert_close(ours(*x), expected)
+    first = grad(lambda *x: ours(*x).pow(3).sum(), argnums=(0, 1, 2))
+    seen = torch.where(sees.roll((1, 2), (0, 1)), value, 0)
+    nothing, square = torch.zeros_like(query), seen.square()
+    torch.testing.assert_close(jvp(first, x, x), ((nothing, nothing, 3 * square), (nothing, nothing, 6 * square)))
+
+
 def test_windows_too_large_for_the_kernels():
     """They are cut by PyTorch; the answers are the same."""
     x = inputs(20, 19, (17, 17))
@@ -294,6 +316,14 @@ def test_windows_too_large_for_the_kernels():
     close(ours(*x), theirs(*x))
     last = ours(*(t.to(memory_format=torch.channels_last) for t in x[:3]), x[3])
     close(last, theirs(*x))
+
+
+@pytest.mark.parametrize("pixels", [(5, 4), (18, 17)])
+def test_a_window_far_larger_than_the_map_is_the_map(pixels, backend):
+    query, key, value, _ = inputs(*pixels, (1, 1))
+    size = 1 << 40
+    mine = window_attention(query, key, value, window_size=size, shift=(3, size - 1), num_heads=HEADS)
+    close(mine, dense(query, key, value, None, window=(size, size), shift=(3, size - 1)))
 
 
 def test_compiles_whole():

@@ -64,6 +64,8 @@ def laid_out(x: Tensor, layout: str) -> Tensor:
         return torch.stack([-x, x, -x], -3)[..., 1, :, :]
     if layout == "other axes first":
         return x.movedim(-1, 1).contiguous().movedim(1, -1)
+    if layout == "columns first":
+        return x.movedim(-3, 0).contiguous().movedim(0, -3)
     if layout == "broadcast":
         return x[..., :1, :1].expand(x.shape)
     assert layout == "contiguous"
@@ -182,6 +184,12 @@ def test_needs(case: Case):
 @pytest.mark.parametrize("channels_last", [False, True])
 def test_strides(layout: str, channels_last: bool):
     check(Case(B=2, heads=2, pixels=(2, 3), layout=layout, channels_last=channels_last))
+
+
+@runs_kernels
+@each(Case(B=2, heads=2, pixels=(3, 1), layout="columns first", channels_last=True))
+def test_a_single_column_of_any_stride(case: Case):
+    check(case)
 
 
 @runs_kernels
