@@ -58,7 +58,7 @@ class Fold:
                 values.append(output)
                 dims.append(None)
                 continue
-            value = output.unflatten(axis, (self.size, output.shape[axis] // max(self.size, 1)))
+            value = output.unflatten(axis, (self.size, self._each(output, axis, i if needs else 0)))
             if needs and not self.tangents_only:  # an axis that was expanded to the batch is summed again
                 shape = self.shapes[i]
                 assert shape is not None
@@ -66,6 +66,16 @@ class Fold:
             values.append(value)
             dims.append(axis)
         return tuple(values), tuple(dims)
+
+    def _each(self, output: Tensor, axis: int, i: int) -> int:
+        """The length at ``axis`` of one member's output: the gradient of input ``i``, or y or r, with x's batch."""
+        if self.size:
+            return output.shape[axis] // self.size
+        if self.tangents_only:
+            return next(t.shape[1] for t in self.tensors[self.n_primal :] if t is not None)
+        shape = self.full[i]
+        assert shape is not None
+        return shape[0]
 
     def _primed_shapes(self, primed: Sequence[Tensor | None]) -> list[torch.Size | None]:
         """A tangent of x may lack the batch; y', r' and g' have it (and y may be another tensor, ``needs_output``)."""

@@ -43,6 +43,6 @@ def layer_norm(x: Tensor, weight: Tensor | None = None, bias: Tensor | None = No
     for name, tensor in (("weight", weight), ("bias", bias)):
         check_like(name, tensor, x, (width,))
     # three axes, as transformers have: no view round the operator, which every transform would see
-    rows = x if x.dim() == 3 else x.reshape(1, -1, width) if width else x.reshape(1, 0, 0)
+    rows = x if x.dim() == 3 else x.reshape(1, x.numel() // width, width) if width else x.reshape(1, 0, 0)
     y = layer_norm_operator(rows, *(None if t is None else t.view(1, 1, width) for t in (weight, bias)), eps)
     return in_dtype(y if rows is x else reshaped(y, x.shape), dtype)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 from torch._subclasses import FakeTensorMode
-from torch.func import grad, jvp, vjp
+from torch.func import grad, jvp, vjp, vmap
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from alternet.kernels import available_backends, backends, gelu, layer_norm, levels, use_backend
+from alternet.kernels import attention, available_backends, backends, gelu, layer_norm, levels, use_backend
 from alternet.kernels.layer_norm.operator import layer_norm_operator
 
 
@@ -185,3 +185,12 @@ def test_a_scalar_whose_tangent_comes_in_float64(of, way):
         jvp(grad(lambda x, g=g: f(x, g)), (x,), (t,))[1] for g in (gelu, lambda u: 0.5 * u * (1 + (u / 2**0.5).erf()))
     )
     torch.testing.assert_close(mine, theirs.float())
+
+
+@pytest.mark.parametrize("f", [gelu, layer_norm, lambda x: attention(x, x, x)], ids=["gelu", "layer_norm", "attention"])
+def test_vmap_over_nothing_gives_nothing(f):
+    x, nothing = torch.randn(2, 3, 5, 4), torch.zeros(0, 2, 3, 5, 4)
+    gradient = grad(lambda x: f(x).square().sum())
+    assert vmap(gradient)(nothing).shape == nothing.shape
+    assert vmap(lambda t: jvp(gradient, (x,), (t,))[1])(nothing).shape == nothing.shape
+    assert vmap(lambda x: jvp(gradient, (x,), (x,))[1])(nothing).shape == nothing.shape
