@@ -30,47 +30,16 @@ from __future__ import annotations
 import functools
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from . import backends, batching, dispatcher
+from . import backends, dispatcher
+from .maps import Arguments, Map, MaybeTensors, Signature, or_nothing
 
-MaybeTensors = Sequence["Tensor | None"]
-
-
-@dataclass(frozen=True)
-class Signature:
-    """What the glue must know about an operator besides its four maps.
-
-    Attributes:
-        name: the operator's folder; its ops are ``alternet::<name>_forward`` and so on.
-        inputs: names of the differentiable inputs x, in order.
-        optional: how many of the last inputs may be ``None``.
-        residuals: names of r.
-        parameters: (schema type, name) of the arguments that are not tensors; keyword arguments of every map.
-        fake: shapes of the results, ``fake(*x, **parameters) -> (y, *r)`` on fake tensors.
-        batch_shapes: shapes of x once every input has the whole batch as its axis 0 (a broadcast bias, say), so that
-            ``vmap`` can fold one more axis into it. y and r always have it there.
-        constants: names of those of x that nothing is differentiated by (class indices, say, which no derivative can
-            reach): asking for one is an error.
-        needs_output: whether the later maps read y and y'. Where they do not, the first of x is kept and given in y's
-            place, and nothing in that of y': they take no memory then, and may be changed in place, as networks do with
-            what a norm returns.
-    """
-
-    name: str
-    inputs: tuple[str, ...]
-    optional: int
-    residuals: tuple[str, ...]
-    parameters: tuple[tuple[str, str], ...]
-    fake: Callable[..., tuple[Tensor, ...]]
-    batch_shapes: Callable[[Sequence[torch.Size | None]], Sequence[torch.Size | None]]
-    constants: tuple[str, ...] = ()
-    needs_output: bool = True
+__all__ = ["Operator", "Signature"]
 
 
 class Operator:
@@ -103,145 +72,7 @@ class Operator:
         return self.forward(*args, backends.chosen())[0]
 
 
-@dataclass
-class _Arguments:
-    """An op's flat arguments by role; ``t_`` are tangents, the primes of the text above."""
-
-    x: MaybeTensors = ()
-    yr: MaybeTensors = ()
-    g: MaybeTensors = ()
-    t_x: MaybeTensors = ()
-    t_yr: MaybeTensors = ()
-    t_g: MaybeTensors = ()
-    needs: Sequence[bool] = ()
-    rest: tuple = ()  # the operator's parameters, then the backend's name
-
-    @property
-    def tensors(self) -> MaybeTensors:
-        return (*self.x, *self.yr, *self.g, *self.t_x, *self.t_yr, *self.t_g)
-
-
-class _Map:
-    """One of the four maps as an op of the dispatcher; subclasses give its shapes and derivatives."""
-
-    name: str
-    groups: tuple[str, ...]  # which fields of _Arguments its tensor arguments are, in order
-    returns_gradients = False  # one result for each of x, and the argument ``needs``
-
-    def __init__(self, operator: Operator) -> None:
-        self.operator, self.signature = operator, operator.signature
-        self.n, self.n_yr = len(self.signature.inputs), 1 + len(self.signature.residuals)
-        sizes = {"x": self.n, "yr": self.n_yr, "g": 1, "t_x": self.n, "t_yr": self.n_yr, "t_g": 1}
-        self.sizes = [(group, sizes[group]) for group in self.groups]
-        self.n_primal = sum(size for group, size in self.sizes if not group.startswith("t_"))
-        self.n_tensors = sum(size for _, size in self.sizes)
-        self.keywords = (*["needs"] * self.returns_gradients, *(name for _, name in self.signature.parameters))
-        self.op = dispatcher.define(
-            self._schema(),
-            kernel=self._kernel,
-            fake=lambda *args: tuple(self.fake(self.parse(args))),
-            vmap=self._vmap,
-            rules=self.rules(),
-            plain=lambda *args: self.plain(self.parse(args)),
-        )
-
-    def fake(self, a: _Arguments) -> Sequence[Tensor]:
-        raise NotImplementedError
-
-    def rules(self) -> dispatcher.Rules:
-        raise NotImplementedError
-
-    def plain(self, a: _Arguments) -> tuple[Tensor, ...]:
-        raise NotImplementedError
-
-    def parse(self, args: Sequence[Any]) -> _Arguments:
-        fields: dict[str, Any] = {}
-        start = 0
-        for group, size in self.sizes:
-            fields[group] = tuple(args[start : start + size])
-            start += size
-        if self.returns_gradients:
-            fields["needs"] = tuple(args[start])
-            start += 1
-        a = _Arguments(rest=tuple(args[start:]), **fields)
-        if self.signature.constants:
-            self._refuse_constants(a)
-        return a
-
-    def _refuse_constants(self, a: _Arguments) -> None:
-        for name in self.signature.constants:
-            i = self.signature.inputs.index(name)
-            if (a.needs and a.needs[i]) or (a.t_x and a.t_x[i] is not None):
-                raise NotImplementedError(
-                    f"alternet: {self.signature.name} has no derivative with respect to {name}; detach it"
-                )
-
-    def save(self, ctx: Any, args: tuple, results: tuple) -> None:
-        kept = args[: self.n_tensors] if self.returns_gradients else args[: self.n_tensors] + tuple(results)
-        ctx.save_for_backward(*kept)
-        ctx.save_for_forward(*kept)
-        ctx.others = args[self.n_tensors :]
-
-    def saved(self, ctx: Any) -> tuple[_Arguments, MaybeTensors]:
-        """The arguments and, where the op returns y and r, its results."""
-        tensors = ctx.saved_tensors
-        return self.parse((*tensors[: self.n_tensors], *ctx.others)), tensors[self.n_tensors :]
-
-    def cotangents(self, **by_group: MaybeTensors) -> tuple[Tensor | None, ...]:
-        """One entry for every argument of the op, ``None`` for the groups that are not named."""
-        grads = [g for group, size in self.sizes for g in by_group.get(group, (None,) * size)]
-        return (*grads, *(None,) * (self.returns_gradients + len(self.signature.parameters) + 1))
-
-    def joint_map(self, a: _Arguments, t_x: MaybeTensors) -> Callable[..., tuple] | None:
-        """This map and its tangent in one call, if x moves: the backend's own, or one after the other.
-
-        Even so the tangent is spared a walk through the levels, 0.1 to 0.3 ms.
-        """
-        moves = [t is not None for t in t_x]
-        constants = any(moves[self.signature.inputs.index(name)] for name in self.signature.constants)
-        if constants or not any(moves):
-            return None
-        assert a.x[0] is not None
-        module = self.operator.modules(backends.resolve(a.rest[-1], a.x[0]))
-        return getattr(module, f"{self.name}_and_tangent", None) or functools.partial(self.in_turn, module)
-
-    def in_turn(self, module: ModuleType, *tensors: Tensor | None, **parameters: Any) -> tuple:
-        raise NotImplementedError
-
-    def parameters(self, a: _Arguments) -> dict[str, Any]:
-        return {name: value for (_, name), value in zip(self.signature.parameters, a.rest, strict=False)}
-
-    def _schema(self) -> str:
-        x, yr = self.signature.inputs, ("y", *self.signature.residuals)
-        names = {"x": x, "yr": yr, "g": ("g",)}
-        optional = x[self.n - self.signature.optional :]
-        arguments = []
-        for group, _ in self.sizes:
-            primed = group.startswith("t_")
-            for name in names[group.removeprefix("t_")]:
-                arguments.append(f"Tensor? t_{name}" if primed else f"Tensor{'?' * (name in optional)} {name}")
-        arguments += ["bool[] needs"] * self.returns_gradients
-        arguments += [f"{kind} {name}" for kind, name in self.signature.parameters]
-        results = ", ".join(["Tensor"] * (self.n if self.returns_gradients else self.n_yr))
-        return f"{self.signature.name}_{self.name}({', '.join(arguments)}, str backend) -> ({results})"
-
-    def _kernel(self, *args: Any) -> tuple[Tensor, ...]:
-        if self.signature.constants:
-            self.parse(args)  # refuses derivatives by them
-        keywords = dict(zip(self.keywords, args[self.n_tensors : -1], strict=True))
-        module = self.operator.modules(backends.resolve(args[-1], args[0]))
-        results = getattr(module, self.name)(*args[: self.n_tensors], **keywords)
-        return tuple([_or_nothing(t, args[0]) for t in results]) if self.returns_gradients else results
-
-    def _vmap(self, info: Any, in_dims: tuple, *args: Any) -> tuple[tuple, tuple]:
-        tensors, dims = args[: self.n_tensors], in_dims[: self.n_tensors]
-        shapes = self.signature.batch_shapes
-        fold = batching.Fold(info.batch_size, tensors, dims, self.n, self.n_primal, shapes)
-        outputs = self.op(*fold.arguments(), *args[self.n_tensors :])
-        return fold.results(outputs, args[self.n_tensors] if self.returns_gradients else None)
-
-
-class _Forward(_Map):
+class _Forward(Map):
     name, groups = "forward", ("x",)
 
     def save(self, ctx: Any, args: tuple, results: tuple) -> None:
@@ -249,7 +80,7 @@ class _Forward(_Map):
             results = (args[0], *results[1:])
         super().save(ctx, args, results)
 
-    def fake(self, a: _Arguments) -> Sequence[Tensor]:
+    def fake(self, a: Arguments) -> Sequence[Tensor]:
         return self.signature.fake(*a.x, **self.parameters(a))
 
     def rules(self) -> dispatcher.Rules:
@@ -284,7 +115,7 @@ class _Forward(_Map):
         return tuple(t[0] for t in t_yr)
 
 
-class _Tangent(_Map):
+class _Tangent(Map):
     name, groups = "tangent", ("x", "yr", "t_x")
 
     def save(self, ctx: Any, args: tuple, results: tuple) -> None:
@@ -292,7 +123,7 @@ class _Tangent(_Map):
             results = (None, *results[1:])
         super().save(ctx, args, results)
 
-    def fake(self, a: _Arguments) -> Sequence[Tensor]:
+    def fake(self, a: Arguments) -> Sequence[Tensor]:
         count = _count(a.t_x)
         return [t.new_empty((count, *t.shape)) for t in self.signature.fake(*a.x, **self.parameters(a))]
 
@@ -318,17 +149,17 @@ class _Tangent(_Map):
         t_bar = [torch.stack(terms) if terms else None for terms in _columns(t_bars, needs_t)]
         return self.cotangents(x=x_bar, t_x=t_bar)
 
-    def plain(self, a: _Arguments) -> tuple[Tensor, ...]:
+    def plain(self, a: Arguments) -> tuple[Tensor, ...]:
         _say_plain(self.signature.name)
         maps, parameters = self.operator.modules("reference"), self.parameters(a)
         return maps.tangent(*a.x, *maps.forward(*a.x, **parameters), *a.t_x, **parameters)
 
 
-class _Backward(_Map):
+class _Backward(Map):
     name, groups = "backward", ("x", "yr", "g")
     returns_gradients = True
 
-    def fake(self, a: _Arguments) -> Sequence[Tensor]:
+    def fake(self, a: Arguments) -> Sequence[Tensor]:
         return [_like(x, need, a.g[0], ()) for x, need in zip(a.x, a.needs, strict=True)]
 
     def rules(self) -> dispatcher.Rules:
@@ -342,7 +173,7 @@ class _Backward(_Map):
         if both is None or any(t is None for t in t_yr):
             return None
         results = both(*a.tensors, *t, needs=a.needs, **self.parameters(a))
-        bars = [_or_nothing(t, a.g[0]) for t in results]
+        bars = [or_nothing(t, a.g[0]) for t in results]
         return tuple(bars[: self.n]), tuple(t[0] if n else t for n, t in zip(a.needs, bars[self.n :], strict=True))
 
     def in_turn(self, module: ModuleType, *tensors: Tensor | None, **parameters: Any) -> tuple:
@@ -381,11 +212,11 @@ class _Backward(_Map):
         return tuple(t[0] if need else t for need, t in zip(a.needs, terms, strict=True))
 
 
-class _BackwardTangent(_Map):
+class _BackwardTangent(Map):
     name, groups = "backward_tangent", ("x", "yr", "g", "t_x", "t_yr", "t_g")
     returns_gradients = True
 
-    def fake(self, a: _Arguments) -> Sequence[Tensor]:
+    def fake(self, a: Arguments) -> Sequence[Tensor]:
         count = (_count((*a.t_x, *a.t_g)),)
         return [_like(x, need, a.g[0], count) for x, need in zip(a.x, a.needs, strict=True)]
 
@@ -413,7 +244,7 @@ class _BackwardTangent(_Map):
             bars[i] = bar if ctx.needs_input_grad[i] else None
         return (*bars, *(None,) * (1 + len(a.rest)))
 
-    def plain(self, a: _Arguments) -> tuple[Tensor, ...]:
+    def plain(self, a: Arguments) -> tuple[Tensor, ...]:
         _say_plain(self.signature.name)
         maps, parameters = self.operator.modules("reference"), self.parameters(a)
         yr = maps.forward(*a.x, **parameters)
@@ -421,7 +252,7 @@ class _BackwardTangent(_Map):
         if any(t is not None for t in a.t_x):
             t_yr = maps.tangent(*a.x, *yr, *a.t_x, **parameters)
         terms = maps.backward_tangent(*a.x, *yr, *a.g, *a.t_x, *t_yr, *a.t_g, needs=a.needs, **parameters)
-        return tuple(_or_nothing(t, a.g[0]) for t in terms)
+        return tuple(or_nothing(t, a.g[0]) for t in terms)
 
 
 def _lead(tangents: MaybeTensors, of: MaybeTensors) -> list[Tensor | None]:
@@ -452,14 +283,8 @@ def _count(tangents: MaybeTensors) -> int:
     return next(t.shape[0] for t in tangents if t is not None)
 
 
-def _or_nothing(tensor: Tensor | None, like: Tensor | None) -> Tensor:
-    """An op returns tensors only: a result that nobody needs is an empty one."""
-    assert like is not None
-    return like.new_empty(0) if tensor is None else tensor
-
-
 def _like(x: Tensor | None, need: bool, like: Tensor | None, lead: tuple[int, ...]) -> Tensor:
-    return x.new_empty((*lead, *x.shape)) if need and x is not None else _or_nothing(None, like)
+    return x.new_empty((*lead, *x.shape)) if need and x is not None else or_nothing(None, like)
 
 
 def _refuse_residual_cotangents(cotangents: MaybeTensors) -> None:
