@@ -25,7 +25,7 @@ from alternet.analysis.curvature.graph_memory import available_bytes, predicted_
 from alternet.analysis.curvature.micro_batches import Batch, micro_batches
 from alternet.analysis.curvature.parameters import Named, Parameters
 from alternet.analysis.curvature.scipy_operator import scipy_operator
-from alternet.analysis.curvature.symmetry import Symmetry, check_change, check_symmetry
+from alternet.analysis.curvature.symmetry import Symmetry, check_network, check_symmetry
 from alternet.analysis.training.seeding import seeded
 
 ENGINES = ("auto", "graph", "jvp")
@@ -222,7 +222,7 @@ class CurvatureOperator:
             AsymmetryError: it is not; the message names likely causes.
         """
         found = check_symmetry(self, tolerance=self._tolerance(), seed=seed)
-        check_change(self._network_change(), "pass", "passes over the same images", tolerance=self._tolerance())
+        check_network(self._network_change(), tolerance=self._tolerance())
         return found
 
     def _tolerance(self) -> float:

@@ -38,7 +38,7 @@ def check_symmetry(op: LinearOperator, *, tolerance: float, seed: int = 0) -> Sy
     scale = max(float(space.norm(hu)), float(space.norm(hv))) or 1.0  # the zero matrix is symmetric
     asymmetry = float(abs(space.dot(u, hv) - space.dot(v, hu))) / scale
     found = Symmetry(asymmetry, float(space.norm(again - hv)) / scale)
-    check_change(found.change, "product", "products with one vector", tolerance=tolerance)
+    _check_change(found.change, "product", "products with one vector", tolerance=tolerance)
     if not found.asymmetry <= tolerance:
         raise AsymmetryError(
             f"u·Hv and v·Hu differ by {found.asymmetry:.1e} (tolerance {tolerance:.0e}): these are not the second "
@@ -48,7 +48,12 @@ def check_symmetry(op: LinearOperator, *, tolerance: float, seed: int = 0) -> Sy
     return found
 
 
-def check_change(change: float, unit: str, both: str, *, tolerance: float) -> None:
+def check_network(change: float, *, tolerance: float) -> None:
+    """AsymmetryError if two runs of a network on the same images differ by more than ``tolerance`` or by NaN."""
+    _check_change(change, "pass", "passes over the same images", tolerance=tolerance)
+
+
+def _check_change(change: float, unit: str, both: str, *, tolerance: float) -> None:
     """AsymmetryError if ``both``, each a ``unit`` that should repeat, differ by more than ``tolerance`` or by NaN."""
     if not change <= tolerance:
         raise AsymmetryError(

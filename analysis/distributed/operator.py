@@ -14,7 +14,7 @@ from alternet.analysis.checksum import checksum
 from alternet.analysis.curvature.evaluation import Loss, check_mean_of_batches
 from alternet.analysis.curvature.micro_batches import Batch
 from alternet.analysis.curvature.operator import CurvatureOperator
-from alternet.analysis.curvature.symmetry import Symmetry, check_change, check_symmetry
+from alternet.analysis.curvature.symmetry import Symmetry, check_network, check_symmetry
 from alternet.analysis.distributed.ranks import Ranks
 from alternet.analysis.distributed.shares import check_cut, own_share
 from alternet.analysis.distributed.space import ShardedSpace
@@ -93,7 +93,7 @@ class ShardedOperator:
         tolerance = self._local._tolerance()
         found = check_symmetry(self, tolerance=tolerance, seed=seed)
         for change in self.space.ranks.objects(self._local._network_change()):  # what one rank sees, all raise
-            check_change(change, "pass", "passes over the same images", tolerance=tolerance)
+            check_network(change, tolerance=tolerance)
         return found
 
     def _check(self, parts: Tensor, axes: int) -> None:
