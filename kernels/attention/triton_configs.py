@@ -34,45 +34,105 @@ def pair_config(name: str, bucket: int, products: str, target: str) -> Config | 
     return None if found is None else Config(*found)
 
 
-def chunk(bucket: int, products: str, target: str) -> int | None:
-    """Columns of an operand that a second-order product reads at a time (``triton_operands``); None: it is held."""
+def chunk(name: str, bucket: int, products: str, target: str, places: bool) -> int | None:
+    """Columns of an operand that a second-order product reads at a time (``triton_operands``); None: it is held.
+
+    ``places``: whether those of a table's entries take registers too.
+    """
     by_chunks = products == "float32" and (bucket == 256 or target.startswith("sm_"))
+    by_chunks |= places and (name, bucket, products, target) in _CHUNKS_BESIDE_PLACES
     return min(bucket, 32) if by_chunks else None
 
 
-def beside_places(config: Config, name: str, bucket: int, products: str, target: str) -> Config:
+# Where no tile holds its operands and places without a spill.
+_CHUNKS_BESIDE_PLACES = {
+    ("backward_tangent_bias", 256, "16 bit", "sm_86"),
+    ("backward_tangent_bias", 128, "tf32", "sm_86"),
+}
+
+
+def beside_places(config: Config, name: str, bucket: int, products: str, target: str, tangents: int = 1) -> Config:
     """Likewise where the places of a table's entries take registers too: half the tile, or the kernels spill."""
-    if products == "float32" and (name, bucket, target) in _BESIDE_PLACES:
-        return Config(*_BESIDE_PLACES[name, bucket, target])
-    if "tangent" in name and chunk(bucket, products, target) is not None:  # operands leave registers for places
+    kernel = name if tangents == 1 else f"{name} x{tangents}"
+    if (kernel, bucket) in _BESIDE_PLACES[products].get(target, {}):
+        return Config(*_BESIDE_PLACES[products][target][kernel, bucket])
+    if (
+        "tangent" in name and chunk(name, bucket, products, target, places=True) is not None
+    ):  # operands leave registers for places
         return config
-    stages = 1 if (name, bucket, target) in _ONE_STAGE else config.num_stages
-    return config._replace(block_m=max(16, config.block_m // 2), num_stages=stages)
+    return config._replace(block_m=max(16, config.block_m // 2))
 
 
-# A second stage of these spills beside places.
-_ONE_STAGE = {("backward_query", 64, "sm_80"), ("backward_query", 64, "sm_86")}
+_Tile = tuple[int, int, int, int]  # the fields of a Config
+_Table = dict[str, tuple[_Tile, ...]]  # map -> its tile in every column
 
-# float32, where the tile that this rule gives spills; without places some of these do.
-_BESIDE_PLACES: dict[tuple[str, int, str], _Tile] = {
-    ("tangent", 32, "sm_86"): (32, 64, 8, 1),
-    ("tangent", 32, "sm_90"): (64, 32, 4, 1),
-    ("tangent", 256, "sm_86"): (16, 32, 4, 1),
-    ("backward_query", 256, "sm_100"): (16, 16, 8, 1),
-    ("backward_key_value", 16, "sm_86"): (16, 32, 4, 1),
-    ("backward_tangent_query", 64, "sm_100"): (32, 64, 8, 1),
-    ("backward_tangent_query", 128, "sm_80"): (32, 32, 8, 1),
-    ("backward_tangent_query", 128, "sm_90"): (32, 64, 8, 1),
-    ("backward_tangent_query", 256, "sm_86"): (32, 16, 8, 1),
-    ("backward_tangent_key_value", 16, "sm_86"): (32, 64, 8, 1),
-    ("backward_tangent_bias", 32, "sm_86"): (32, 32, 4, 1),
+# Where the tile that this rule gives spills. Without places some of these do.
+_BESIDE_PLACES: dict[str, dict[str, dict[tuple[str, int], _Tile]]] = {
+    "16 bit": {
+        "sm_80": {("backward_query", 64): (64, 64, 8, 1), ("backward_tangent_bias", 256): (16, 32, 8, 1)},
+        "sm_86": {
+            ("forward", 32): (128, 32, 4, 3),
+            ("backward_query", 64): (64, 64, 8, 1),
+        },
+        "sm_90": {
+            ("forward", 256): (128, 32, 8, 2),
+            ("tangent", 128): (128, 32, 8, 2),
+            ("backward_tangent_query", 128): (128, 16, 8, 2),
+            ("backward_bias", 256): (32, 16, 4, 2),
+            ("backward_tangent_bias", 64): (16, 32, 4, 2),
+            ("backward_tangent_bias", 128): (16, 32, 4, 1),
+        },
+        "sm_100": {
+            ("forward", 128): (64, 64, 4, 1),
+            ("backward_key_value", 128): (32, 128, 4, 2),
+            ("backward_tangent_query", 32): (64, 32, 4, 2),
+            ("backward_tangent_query x2", 32): (64, 32, 4, 2),
+            ("backward_tangent_bias", 64): (32, 32, 4, 2),
+            ("backward_tangent_bias", 128): (16, 32, 4, 1),
+            ("backward_tangent_bias", 256): (16, 32, 8, 1),
+            ("backward_tangent_bias x2", 32): (32, 16, 4, 1),
+            ("backward_tangent_bias x2", 64): (16, 32, 4, 1),
+        },
+        "gfx90a": {
+            ("forward", 16): (128, 32, 4, 2),
+            ("forward", 32): (128, 32, 4, 2),
+            ("tangent", 16): (128, 32, 4, 1),
+            ("tangent", 32): (128, 32, 4, 1),
+            ("tangent x2", 64): (64, 32, 4, 1),
+            ("backward_tangent_query", 64): (64, 32, 4, 1),
+            ("backward_tangent_bias", 128): (32, 32, 4, 1),
+        },
+        "gfx942": {
+            ("forward", 32): (128, 32, 4, 2),
+            ("tangent", 32): (128, 32, 4, 1),
+            ("tangent x2", 64): (64, 32, 4, 1),
+            ("backward_tangent_bias", 128): (32, 32, 4, 1),
+        },
+    },
+    "tf32": {
+        "sm_80": {("backward_key_value", 128): (16, 32, 4, 1), ("backward_tangent_bias", 16): (16, 32, 4, 1)},
+        "sm_86": {("backward_tangent_bias", 16): (16, 32, 4, 1)},
+        "sm_90": {("backward_key_value", 128): (16, 32, 4, 1), ("backward_bias", 128): (32, 16, 4, 1)},
+    },
+    "float32": {
+        "sm_80": {("backward_tangent_query", 128): (32, 32, 8, 1)},
+        "sm_86": {
+            ("tangent", 32): (32, 64, 8, 1),
+            ("tangent", 256): (16, 32, 4, 1),
+            ("backward_key_value", 16): (16, 32, 4, 1),
+            ("backward_tangent_query", 256): (32, 16, 8, 1),
+            ("backward_tangent_key_value", 16): (32, 64, 8, 1),
+            ("backward_tangent_bias", 32): (32, 32, 4, 1),
+        },
+        "sm_90": {("tangent", 32): (64, 32, 4, 1), ("backward_tangent_query", 128): (32, 64, 8, 1)},
+        "sm_100": {("backward_query", 256): (16, 16, 8, 1), ("backward_tangent_query", 64): (32, 64, 8, 1)},
+        "gfx90a": {("forward", 32): (128, 32, 4, 2)},
+        "gfx942": {("forward", 32): (128, 32, 4, 2)},
+    },
 }
 
 # The row-wise preprocessing has no tile of keys: 4096 entries, 32 registers of float32 a thread.
 _DELTA = tuple(Config(4096 // bucket if bucket > 32 else 64, 1, 4, 1) for bucket in BUCKETS)
-
-_Tile = tuple[int, int, int, int]  # the fields of a Config
-_Table = dict[str, tuple[_Tile, ...]]  # map -> its tile in every column
 
 # sm_80: a shared memory of at most 99 KiB, since sm_86, sm_89 and sm_120 have no more and use this table too, where
 # theirs does not say otherwise. Key tiles of 32 in the key and value kernels: 64 keep four resident operands in
@@ -204,7 +264,7 @@ _GFX942_FLOAT32: _Table = {
     "tangent": ((128, 64, 8, 1), (64, 32, 4, 1), (64, 32, 4, 1), (32, 16, 4, 1), (16, 16, 4, 1)),
     "backward_query": ((128, 64, 8, 1), (128, 64, 8, 1), (64, 32, 4, 1), (32, 16, 4, 1), (16, 16, 4, 1)),
     "backward_key_value": ((64, 128, 8, 1), (32, 128, 8, 1), (64, 32, 4, 1), (16, 32, 4, 1), (16, 16, 4, 1)),
-    "backward_tangent_query": ((128, 32, 8, 1), (128, 32, 8, 1), (64, 32, 4, 1), (32, 16, 4, 1), (16, 16, 4, 1)),
+    "backward_tangent_query": ((128, 32, 8, 1), (128, 16, 8, 1), (64, 32, 4, 1), (32, 16, 4, 1), (16, 16, 4, 1)),
     "backward_tangent_key_value": ((32, 128, 8, 1), (32, 64, 4, 1), (32, 64, 4, 1), (16, 32, 4, 1), (16, 16, 4, 1)),
     "backward_bias": ((64, 64, 4, 1), (64, 64, 4, 1), (64, 64, 4, 1), (32, 32, 4, 1), (16, 16, 4, 1)),
     "backward_tangent_bias": ((64, 64, 8, 1), (64, 64, 8, 1), (64, 64, 4, 1), (16, 16, 4, 1), (16, 16, 4, 1)),

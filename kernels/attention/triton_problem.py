@@ -98,12 +98,14 @@ class Problem(NamedTuple):
     def pair_config(self, name: str) -> Config | None:
         """The tiles where two tangents share a program; None where none do."""
         config = triton_configs.pair_config(name, self._bucket(), self._products(), target(self.device))
-        return config and self._beside_places(name, config)
+        return config and self._beside_places(name, config, tangents=2)
 
-    def _beside_places(self, name: str, config: Config) -> Config:
+    def _beside_places(self, name: str, config: Config, tangents: int = 1) -> Config:
         if self.grid is None:
             return config
-        return triton_configs.beside_places(config, name, self._bucket(), self._products(), target(self.device))
+        return triton_configs.beside_places(
+            config, name, self._bucket(), self._products(), target(self.device), tangents
+        )
 
     def _bucket(self) -> int:
         """The column of the configuration tables."""
@@ -174,7 +176,7 @@ class Problem(NamedTuple):
             yield self.config(name), 1, arguments
             return
         T, pair = arguments["T"], self.pair_config(name)
-        arguments = arguments | {"CHUNK": self._chunk()}
+        arguments = arguments | {"CHUNK": self._chunk(name)}
         paired = 0 if pair is None else T // 2 * 2
         if pair is not None and paired:
             yield pair, paired // 2, arguments | {"T": paired, "TANGENTS": 2}
@@ -217,9 +219,10 @@ class Problem(NamedTuple):
         precision = dot_precision(self.dtype, target(self.device))
         return "ieee" if precision == "tf32" and self._bucket() > 128 else precision
 
-    def _chunk(self) -> int | None:
+    def _chunk(self, name: str) -> int | None:
         """What the second-order kernels are given: columns of their operands that a product reads at a time."""
-        return triton_configs.chunk(self._bucket(), self._products(), target(self.device))
+        places = self.grid is not None
+        return triton_configs.chunk(name, self._bucket(), self._products(), target(self.device), places)
 
     def _products(self) -> str:
         """The kind of products that the configuration tables go by."""

@@ -34,8 +34,8 @@ EVERY = [
     *cases(dtypes=("bfloat16", "float32", "tf32"), variants=MOST),
     *cases(dtypes=("float16",), sizes=(64,), variants=("plain", *MOST)),
     *cases(dtypes=("bfloat16", "float32"), sizes=(64,), variants=("plain",)),
-    *cases(dtypes=("bfloat16",), sizes=(64,), variants=POSITIONS),
-    *cases(targets=("sm_80", "sm_86", "sm_90", "sm_100"), dtypes=("float32",), variants=POSITIONS),
+    *cases(dtypes=("bfloat16", "float32", "tf32"), variants=POSITIONS),
+    *cases(dtypes=("float16",), sizes=(64,), variants=POSITIONS),
 ]
 SLOW = [case for case in EVERY if case not in FAST]
 
