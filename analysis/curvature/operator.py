@@ -115,8 +115,7 @@ class CurvatureOperator:
         self._check(vector, 1)
         vector = vector.detach()  # else the result's derivative would be the weight decay's alone
         direction = self._parameters.split(vector)
-        product = self._mean(lambda engine: self._parameters.join(engine.product(direction)))
-        return product.add_(vector, alpha=self.weight_decay)
+        return self._decayed(self._mean(lambda engine: self._parameters.join(engine.product(direction))), vector)
 
     @overload
     def matmat(self, vectors: Tensor) -> Tensor: ...
@@ -136,7 +135,11 @@ class CurvatureOperator:
             split = self._parameters.split
             return torch.cat([self._parameters.join(engine.products(split(few)), (len(few),)) for few in groups])
 
-        return self._mean(products).add_(rows, alpha=self.weight_decay).t()
+        return self._decayed(self._mean(products), rows).t()
+
+    def _decayed(self, product: Tensor, vectors: Tensor) -> Tensor:
+        """The product and the L2 term's share; a pass over vectors is some percent of a small network's product."""
+        return product.add_(vectors, alpha=self.weight_decay) if self.weight_decay else product
 
     def _mean(self, term: Callable[[Engine], Tensor]) -> Tensor:
         """The mean of ``term`` over all images, one micro-batch after the other."""
@@ -144,7 +147,9 @@ class CurvatureOperator:
         total: Tensor | None = None
         with plain_arithmetic(self.device):
             for evaluation, engine in zip(self._evaluations, self._engines(), strict=True):
-                part = term(engine).mul_(len(evaluation.images) / images)
+                part = term(engine)
+                if len(evaluation.images) < images:
+                    part.mul_(len(evaluation.images) / images)
                 total = part if total is None else total.add_(part)
         assert total is not None
         return total

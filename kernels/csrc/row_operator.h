@@ -66,8 +66,9 @@ class ColumnTotals {
 
 /// Runs the tasks of a map.
 template <typename Problem>
-void run_tasks(const Problem& p, const RowMap<Problem>& map, int64_t tasks) {
-  run_tasks(tasks, map.scratch(p), [&](int64_t task, char* memory) { map.run(p, task, memory); });
+void run_tasks(const Problem& p, const RowMap<Problem>& map, int64_t tasks, int64_t neighbours = 1) {
+  const auto work = [&](int64_t task, char* memory) { map.run(p, task, memory); };
+  run_tasks(tasks, map.scratch(p), work, neighbours);
 }
 
 }  // namespace alternet

@@ -73,7 +73,8 @@ class Call {
     int64_t blocks = 1;
     do p.block = (p.per_strip + blocks - 1) / blocks;
     while (p.block > 1 && kernel.scratch(p) > most && ++blocks);
-    run_tasks(p, kernel, p.tasks());
+    // A channel of a small map is a page: threads that share its strips take 15 to 25 % longer.
+    run_tasks(p, kernel, p.tasks(), p.strips);
   }
 
   WindowProblem p{};

@@ -174,6 +174,7 @@ KERNEL_CALLS = [
     (1, 1, (20, 20), (18, 16), (16, 16), (3, 0), (1, 1), False, 1),  # the largest windows
     (1, 3, (1, 1), (2, 3), (8, 8), (0, 0), None, False, 2),  # one, larger than the map
     (0, 2, (4, 4), (4, 4), (2, 2), (0, 0), (1, 1), False, 1),
+    (5, 3, (4, 4), (9, 6), (2, 3), (0, 0), (1, 3), False, 1),  # so many strips that a thread takes several
 ]
 
 
