@@ -268,7 +268,8 @@ class CurvatureOperator:
             return
         with plain_arithmetic(self.device):
             asked = engine == "graph" and len(self._evaluations) == 1
-            fits = asked or predicted_bytes(self._graph, self._evaluations) <= self._budget()
+            budget = self._budget()
+            fits = asked or predicted_bytes(self._graph, self._evaluations, budget) <= budget
             if engine == "auto":
                 self.engine = "graph" if fits else "jvp"
             if fits:

@@ -41,6 +41,24 @@ def test_the_bytes_of_a_batch_follow_from_those_of_a_part(name, kind):
     assert predicted_bytes(op._graph, halves) >= exact
 
 
+def test_a_bound_that_is_enough_takes_one_small_graph():
+    op = HessianOperator(build("vit"), F.cross_entropy, batch(), engine="jvp")
+    (whole,) = op._evaluations
+    pieces = [whole, whole.part(1)]
+    exact = predicted_bytes(op._graph, pieces)
+    seen: list[int] = []
+
+    def counting(evaluation):
+        seen.append(len(evaluation.images))
+        return op._graph(evaluation)
+
+    bound = predicted_bytes(counting, pieces, enough=1e12)
+    assert bound >= exact
+    assert seen == [2]
+    assert predicted_bytes(counting, pieces, enough=bound - 1) == exact
+    assert seen == [2, 2, 4]
+
+
 def test_available_memory_is_part_of_what_there_is():
     total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     assert 0 < available_bytes(torch.device("cpu")) <= total
