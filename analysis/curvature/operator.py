@@ -226,15 +226,15 @@ class CurvatureOperator:
         Raises:
             AsymmetryError: it is not; the message names likely causes.
         """
-        found = check_symmetry(self, tolerance=self._tolerance(), seed=seed)
-        check_network(self._network_change(), tolerance=self._tolerance())
+        found = check_symmetry(self, tolerance=self.tolerance(), seed=seed)
+        check_network(self.network_change(), tolerance=self.tolerance())
         return found
 
-    def _tolerance(self) -> float:
+    def tolerance(self) -> float:
         """What ``check`` allows for rounding."""
         return torch.finfo(self._evaluations[0].conditions.autocast or self.dtype).eps ** 0.5
 
-    def _network_change(self) -> float:
+    def network_change(self) -> float:
         """How far two runs of the network itself are apart."""
         with plain_arithmetic(self.device):
             return self._evaluations[0].change()

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from alternet.analysis.distributed.ranks import RankLost, Ranks
 from alternet.analysis.progress import Report
-from alternet.analysis.studies.journal import Journal, Kind
+from alternet.analysis.studies.journal import START_AGAIN, Journal, Kind
 
 Row = dict[str, Any]
 NUMBER = "piece"  # the column of a rank's file that says which row of the study's its row is
@@ -32,6 +32,12 @@ def open_journal(
     if ranks is None:
         return Journal(path, kind, config, columns)
     return ranks.from_first(lambda: Journal(path, kind, config, columns))
+
+
+def check_data(known: Row, data: str, journal: Journal, number: int, what: str = "images or targets") -> None:
+    """ValueError unless the row that is known of batch ``number`` is of ``data``, a checksum of its ``what``."""
+    if known["data"] != data:
+        raise ValueError(f"out: {journal.path} holds other {what} as batch {number}; {START_AGAIN}")
 
 
 def finish(journal: Journal, pieces: Any, solve: Solve, report: Report, ranks: Ranks | None = None) -> None:

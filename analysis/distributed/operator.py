@@ -90,9 +90,9 @@ class ShardedOperator:
 
     def check(self, seed: int = 0) -> Symmetry:
         """Whether the whole is a fixed, symmetric matrix, see ``CurvatureOperator.check``."""
-        tolerance = self._local._tolerance()
+        tolerance = self._local.tolerance()
         found = check_symmetry(self, tolerance=tolerance, seed=seed)
-        for change in self.space.ranks.objects(self._local._network_change()):  # what one rank sees, all raise
+        for change in self.space.ranks.objects(self._local.network_change()):  # what one rank sees, all raise
             check_network(change, tolerance=tolerance)
         return found
 

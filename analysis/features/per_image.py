@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from alternet.analysis.checksum import checksum
+from alternet.analysis.distributed.dealing import Row, check_data, finish
 from alternet.analysis.features import Tap, observe
 from alternet.analysis.features.fingerprint import fingerprint
-from alternet.analysis.studies.journal import START_AGAIN, Journal, Kind
+from alternet.analysis.studies.journal import Journal, Kind
 from alternet.analysis.training.batches import Batches
 from alternet.kernels import feature_spectrum
 
@@ -66,7 +67,6 @@ def per_image_statistics(
     model.eval()
     config = {**fingerprint(model), "images": len(batches.order), "batches": len(batches)}
     journal = Journal(out, KIND, config, KINDS)
-    journal.check_length(len(batches))
     seen: list[tuple[tuple[int, ...], Tensor, Tensor]] = []
 
     def visit(tap: Tap, maps: Tensor) -> None:
@@ -76,25 +76,24 @@ def per_image_statistics(
             high = torch.full_like(high, torch.nan)
         seen.append((spectrum.size, high, spectrum.variance))
 
-    progress(len(journal.rows), len(batches))
+    def solve(number: int, batch: tuple[Tensor, Tensor], known: Row | None) -> Row:
+        images, targets = batch
+        data = checksum([images, targets])
+        if known is not None:
+            check_data(known, data, journal, number)
+            return known
+        seen.clear()
+        correct = model(images).argmax(1) == targets
+        return {
+            "data": data,
+            "map_sizes": [list(size) for size, _, _ in seen],
+            "high_frequency": _json(torch.stack([high for _, high, _ in seen], 1)),
+            "variance": _json(torch.stack([variance for _, _, variance in seen], 1)),
+            "correct": correct.tolist(),
+        }
+
     with observe(model, visit) as places:
-        for number, (images, targets) in enumerate(batches):
-            data = checksum([images, targets])
-            if number < len(journal.rows):
-                if journal.rows[number]["data"] != data:
-                    raise ValueError(f"out: {out} holds other images or targets as batch {number}; {START_AGAIN}")
-                continue
-            seen.clear()
-            correct = model(images).argmax(1) == targets
-            row = {
-                "data": data,
-                "map_sizes": [list(size) for size, _, _ in seen],
-                "high_frequency": _json(torch.stack([high for _, high, _ in seen], 1)),
-                "variance": _json(torch.stack([variance for _, _, variance in seen], 1)),
-                "correct": correct.tolist(),
-            }
-            journal.append(row)
-            progress(number + 1, len(batches))
+        finish(journal, batches, solve, progress)
     high, variance, correct = (np.concatenate([np.array(row[name], float) for row in journal.rows]) for name in COLUMNS)
     map_sizes = tuple(tuple(size) for size in journal.rows[0]["map_sizes"])
     return PerImage(network, tuple(places), map_sizes, high, variance, correct.astype(bool))

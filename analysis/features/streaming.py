@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from alternet.analysis.checksum import checksum
+from alternet.analysis.distributed.dealing import Row, check_data, finish
 from alternet.analysis.features.fingerprint import fingerprint
 from alternet.analysis.features.taps import Tap, observe, taps
-from alternet.analysis.studies.journal import START_AGAIN, Journal
+from alternet.analysis.studies.journal import Journal
 from alternet.kernels.feature_spectrum import Spectrum, SpectrumAccumulator
 
 KIND = "alternet feature sums"
@@ -62,24 +63,20 @@ def feature_statistics(
         raise ValueError("batches: got none, expected at least one")
     places = taps(model)
     journal = Journal(out, KIND, {**fingerprint(model), "batches": len(batches)}, COLUMNS)
-    journal.check_length(len(batches))
     rows = journal.rows
-    report = progress or (lambda done, total: None)
-    report(len(rows), len(batches))
+
+    def solve(number: int, batch: Sequence[Tensor], known: Row | None) -> Row:
+        data = checksum(batch[:1])
+        if known is not None:
+            check_data(known, data, journal, number, "images")
+            return known
+        row = {"data": data, "images": len(batch[0]), **_spectra(model, batch[0])}
+        if rows and row["shapes"] != rows[0]["shapes"]:
+            raise ValueError(f"batches: batch {number} has feature maps of other sizes than batch 0")
+        return row
 
     with _evaluating(model):
-        for number, (images, *_) in enumerate(batches):
-            data = checksum([images])
-            if number < len(rows):
-                if rows[number]["data"] != data:
-                    raise ValueError(f"out: {out} holds other images as batch {number}; {START_AGAIN}")
-                continue
-            row = {"data": data, "images": len(images), **_spectra(model, images)}
-            if rows and row["shapes"] != rows[0]["shapes"]:
-                raise ValueError(f"batches: batch {number} has feature maps of other sizes than batch 0")
-            journal.append(row)
-            report(len(rows), len(batches))
-
+        finish(journal, batches, solve, progress or (lambda done, total: None))
     images = sum(row["images"] for row in rows)
     spectra = [_mean(row["spectra"][tap] for row in rows) for tap in range(len(places))]
     return tuple(statistic.result(network, images, places, spectra) for statistic in statistics)

@@ -26,7 +26,7 @@ from alternet.analysis.curvature.evaluation import Conditions, Evaluation
 from alternet.analysis.curvature.hessian import HessianOperator
 from alternet.analysis.curvature.micro_batches import micro_batches
 from alternet.analysis.curvature.parameters import Parameters
-from alternet.analysis.distributed.dealing import finish, open_journal
+from alternet.analysis.distributed.dealing import check_data, finish, open_journal
 from alternet.analysis.distributed.ranks import Ranks
 from alternet.analysis.files import complete, json_number, load_json, save_json
 from alternet.analysis.progress import Report, reporting
@@ -191,8 +191,8 @@ def hessian_spectra(
 
     def solve(index: int, batch: tuple[Tensor, Tensor], known: dict[str, Any] | None) -> dict[str, Any]:
         data = checksum(batch)
-        if known is not None and known["data"] != data:
-            raise ValueError(f"out: {out} holds other images or targets as batch {index}; {START_AGAIN}")
+        if known is not None:
+            check_data(known, data, journal, index)
         try:
             value = _loss_value(model, loss, batch, matters)
             if known is not None:
