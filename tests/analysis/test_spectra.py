@@ -93,7 +93,7 @@ def test_a_stopped_study_goes_on_where_it_was(tmp_path):
     assert_same(SpectraResult.load(out.with_suffix(".json")), whole)
 
 
-FORWARD_PASSES = 3  # of a batch: the kept graph's, and two of small parts, by which its memory is predicted
+FORWARD_PASSES = 2  # of a batch: the kept graph's, and one of a small part, by which its memory is bounded
 
 
 def test_a_file_cut_anywhere_loses_one_batch_at_most(tmp_path):
