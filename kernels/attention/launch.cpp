@@ -67,7 +67,8 @@ void sum_table_row(const Problem& p, Element real, int64_t index) {
 Plan make_plan(const Problem& p, MapName map) {
   // Tiles: up to four of them fit the second-level cache beside what they are made from, yet are large enough that sums
   // over one are worth loading and storing the result. Measured on Zen 3 (512 KB a core, float32, 257 tokens of 64):
-  // between 44 and 132 queries, 96 and 272 keys, the time of every map varies by 3 %, with no better choice than this.
+  // between 44 and 132 queries, 96 and 272 keys, the time of every map varies by 3 %, with no better choice than this;
+  // nor has Sapphire Rapids (2 MB) one.
   // Pairs come in tiles of 16 x 32; on Sapphire Rapids (AMX) 64 to 144 queries and 96 to 288 keys make 10 % at most.
   const bool forward = map == MapName::forward;
   Plan plan;
