@@ -39,8 +39,9 @@ ROWS = (  # suite, beginning of the shape, task
     ("table", "windows of 7", "jvp(grad)"),
     ("pointwise", "GELU 4112 x 192", "jvp(grad)"),
     ("pointwise", "cross-entropy", "jvp(grad)"),
-    ("model", "ViT-Ti", "product, graph kept"),
-    ("model", "ViT-Ti", "product, graph kept, bfloat16 autocast"),  # where the suite has it
+    ("model", "ViT-Ti, 32 px", "product, graph kept"),
+    ("model", "ViT-Ti, 224 px", "product, graph kept"),
+    ("model", "ViT-Ti, 32 px", "product, graph kept, bfloat16 autocast"),  # where the suite has it
 )
 
 

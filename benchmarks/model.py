@@ -1,7 +1,8 @@
 """What is compared: Hessian-vector products of a whole ViT-Ti, as it is and inside ``second_order()``; several at once.
 
-ViT-Ti for pictures of 32 pixels, patches of 2 (257 tokens), 16 pictures. *graph kept* is what a Lanczos solver pays for
-every vector; *from the start* builds the gradient's graph too, and its memory is that of the whole study.
+ViT-Ti for pictures of 32 pixels, patches of 2 (257 tokens), 16 pictures; and as it is, 4 pictures of 224 pixels, as in
+``benchmarks.hessian``. *graph kept* is what a Lanczos solver pays for every vector; *from the start* builds the
+gradient's graph too, and its memory is that of the whole study.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from .attention import eager
 from .suite import Suite
 
 VIT = "ViT-Ti, 32 px, patch 2, batch 16"
+VIT_224 = "ViT-Ti, 224 px, batch 4"
+NETWORKS = {VIT: ({"img_size": 32, "patch_size": 2}, 16), VIT_224: ({"img_size": 224}, 4)}
 HEADS = "attention 48 x 257 x 64"
 TANGENTS = 8
 
@@ -32,11 +35,12 @@ CONTEXTS: dict[str, Callable[[], AbstractContextManager]] = {
 }
 
 
-def vit(implementation: str, dtype: torch.dtype) -> tuple[Callable[[], tuple[Tensor, ...]], list, list]:
+def vit(network: str, implementation: str, dtype: torch.dtype) -> tuple[Callable[[], tuple[Tensor, ...]], list, list]:
     """The gradient with its graph, as a function; the parameters; a direction."""
     torch.manual_seed(0)
-    model = timm.create_model("vit_tiny_patch16_224", img_size=32, patch_size=2, num_classes=100).eval()
-    images, targets = torch.randn(16, 3, 32, 32), torch.arange(16)
+    sizes, batch = NETWORKS[network]
+    model = timm.create_model("vit_tiny_patch16_224", **sizes, num_classes=100).eval()
+    images, targets = torch.randn(batch, 3, sizes["img_size"], sizes["img_size"]), torch.arange(batch)
     parameters = list(model.parameters())
 
     def gradient() -> tuple[Tensor, ...]:
@@ -48,14 +52,14 @@ def vit(implementation: str, dtype: torch.dtype) -> tuple[Callable[[], tuple[Ten
     return gradient, parameters, [torch.randn_like(p) for p in parameters]
 
 
-def kept(implementation: str, dtype: torch.dtype = torch.float32) -> Callable[[], object]:
-    gradient, parameters, direction = vit(implementation, dtype)
+def kept(implementation: str, dtype: torch.dtype = torch.float32, network: str = VIT) -> Callable[[], object]:
+    gradient, parameters, direction = vit(network, implementation, dtype)
     slopes = gradient()
     return lambda: torch.autograd.grad(slopes, parameters, direction, retain_graph=True)
 
 
 def whole(implementation: str) -> Callable[[], object]:
-    gradient, parameters, direction = vit(implementation, torch.float32)
+    gradient, parameters, direction = vit(VIT, implementation, torch.float32)
     return lambda: torch.autograd.grad(gradient(), parameters, direction)
 
 
@@ -76,6 +80,7 @@ ROWS: dict[tuple[str, str], tuple[Callable[[str], Callable[[], object]], tuple[s
     (VIT, "product, graph kept"): (kept, ("alternet", "eager")),
     (VIT, "product, graph kept, bfloat16 autocast"): (lambda name: kept(name, torch.bfloat16), ("alternet", "eager")),
     (VIT, "product from the start"): (whole, ("alternet", "eager")),
+    (VIT_224, "product, graph kept"): (lambda name: kept(name, network=VIT_224), ("alternet", "eager")),
     (HEADS, f"jvp(grad), {TANGENTS} tangents by vmap"): (tangents, ("alternet", "eager", "singles")),
 }
 
