@@ -87,7 +87,8 @@ def top_eigenvalues(
     search goes on from new random vectors orthogonal to all it has found, until that finds nothing more wanted than
     the ``k`` values at hand; so repeated eigenvalues of such operators are counted with their multiplicity. In a
     spectrum of many distinct eigenvalues, those closer together than ``tol`` times the largest may be seen as one: a
-    smaller ``tol`` tells them apart, and exact copies a larger block.
+    smaller ``tol`` tells them apart, and exact copies a larger block. So a large null space (that of a Gauss-Newton
+    matrix, by "SA" or "BE") may count for one or two zeros, and the smallest positive values come after them.
 
     Args:
         op: symmetric, float32 or float64, [n, n].
