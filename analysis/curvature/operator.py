@@ -32,6 +32,11 @@ ENGINES = ("auto", "graph", "jvp")
 SHARE = 0.5  # of the available memory for graphs; a product's own tensors and the solver's vectors need the rest
 
 
+def add_decay(product: Tensor, vectors: Tensor, weight_decay: float) -> Tensor:
+    """The product with the L2 term's added: a pass over vectors is some percent of a small network's product."""
+    return product.add_(vectors, alpha=weight_decay) if weight_decay else product
+
+
 class Engine(Protocol):
     """One micro-batch's share of a matrix."""
 
@@ -115,7 +120,9 @@ class CurvatureOperator:
         self._check(vector, 1)
         vector = vector.detach()  # else the result's derivative would be the weight decay's alone
         direction = self._parameters.split(vector)
-        return self._decayed(self._mean(lambda engine: self._parameters.join(engine.product(direction))), vector)
+        return add_decay(
+            self._mean(lambda engine: self._parameters.join(engine.product(direction))), vector, self.weight_decay
+        )
 
     @overload
     def matmat(self, vectors: Tensor) -> Tensor: ...
@@ -135,11 +142,7 @@ class CurvatureOperator:
             split = self._parameters.split
             return torch.cat([self._parameters.join(engine.products(split(few)), (len(few),)) for few in groups])
 
-        return self._decayed(self._mean(products), rows).t()
-
-    def _decayed(self, product: Tensor, vectors: Tensor) -> Tensor:
-        """The product and the L2 term's share; a pass over vectors is some percent of a small network's product."""
-        return product.add_(vectors, alpha=self.weight_decay) if self.weight_decay else product
+        return add_decay(self._mean(products), rows, self.weight_decay).t()
 
     def _mean(self, term: Callable[[Engine], Tensor]) -> Tensor:
         """The mean of ``term`` over all images, one micro-batch after the other."""
@@ -268,12 +271,15 @@ class CurvatureOperator:
             return
         with plain_arithmetic(self.device):
             asked = engine == "graph" and len(self._evaluations) == 1
-            budget = self._budget()
-            fits = asked or predicted_bytes(self._graph, self._evaluations, budget) <= budget
+            fits = asked or self._fits()
             if engine == "auto":
                 self.engine = "graph" if fits else "jvp"
             if fits:
                 self._kept = [self._keeping(evaluation) for evaluation in self._evaluations]
+
+    def _fits(self) -> bool:
+        budget = self._budget()
+        return predicted_bytes(self._graph, self._evaluations, budget) <= budget
 
     @functools.cached_property
     def _columns(self) -> int:

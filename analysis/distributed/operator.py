@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from alternet.analysis.checksum import checksum
 from alternet.analysis.curvature.evaluation import Loss, check_mean_of_batches
 from alternet.analysis.curvature.micro_batches import Batch
-from alternet.analysis.curvature.operator import CurvatureOperator
+from alternet.analysis.curvature.operator import CurvatureOperator, add_decay
 from alternet.analysis.curvature.symmetry import Symmetry, check_network, check_symmetry
 from alternet.analysis.distributed.ranks import Ranks
 from alternet.analysis.distributed.shares import check_cut, own_share
@@ -61,7 +61,7 @@ class ShardedOperator:
         """This rank's slice [length] of the product with the vector of which it has the slice ``part``: [length]."""
         self._check(part, 1)
         product = self._local @ self.space.gather(part)
-        return self.space.reduce_scatter(product.mul_(self._share)).add_(part, alpha=self.weight_decay)
+        return add_decay(self.space.reduce_scatter(product.mul_(self._share)), part, self.weight_decay)
 
     def matmat(self, parts: Tensor) -> Tensor:
         """Slices of the products, [length, m], with the vectors of which ``parts``: [length, m] has the slices."""
@@ -71,7 +71,7 @@ class ShardedOperator:
         whole = torch.stack([self.space.gather(part) for part in parts.t()], dim=1)
         products = self._local.matmat(whole).mul_(self._share)
         own = torch.stack([self.space.reduce_scatter(product) for product in products.t()], dim=1)
-        return own.add_(parts, alpha=self.weight_decay)
+        return add_decay(own, parts, self.weight_decay)
 
     def named(self, part: Tensor) -> dict[str, Tensor]:
         """The whole vector of which this rank has the slice ``part``: [length], by parameter name."""

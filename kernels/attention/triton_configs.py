@@ -56,18 +56,24 @@ def beside_places(config: Config, name: str, bucket: int, products: str, target:
     kernel = name if tangents == 1 else f"{name} x{tangents}"
     if (kernel, bucket) in _BESIDE_PLACES[products].get(target, {}):
         return Config(*_BESIDE_PLACES[products][target][kernel, bucket])
-    if (
-        "tangent" in name and chunk(name, bucket, products, target, places=True) is not None
-    ):  # operands leave registers for places
-        return config
+    if "tangent" in name and chunk(name, bucket, products, target, places=True) is not None:
+        return config  # operands leave registers for places
     return config._replace(block_m=max(16, config.block_m // 2))
 
 
 _Tile = tuple[int, int, int, int]  # the fields of a Config
 _Table = dict[str, tuple[_Tile, ...]]  # map -> its tile in every column
 
+_Beside = dict[tuple[str, int], _Tile]  # (map, with " x2" of two tangents in a program; head size) -> its tile
+_GFX942_BESIDE: _Beside = {
+    ("forward", 32): (128, 32, 4, 2),
+    ("tangent", 32): (128, 32, 4, 1),
+    ("tangent x2", 64): (64, 32, 4, 1),
+    ("backward_tangent_bias", 128): (32, 32, 4, 1),
+}
+
 # Where the tile that this rule gives spills. Without places some of these do.
-_BESIDE_PLACES: dict[str, dict[str, dict[tuple[str, int], _Tile]]] = {
+_BESIDE_PLACES: dict[str, dict[str, _Beside]] = {
     "16 bit": {
         "sm_80": {("backward_query", 64): (64, 64, 8, 1), ("backward_tangent_bias", 256): (16, 32, 8, 1)},
         "sm_86": {
@@ -94,20 +100,12 @@ _BESIDE_PLACES: dict[str, dict[str, dict[tuple[str, int], _Tile]]] = {
             ("backward_tangent_bias x2", 64): (16, 32, 4, 1),
         },
         "gfx90a": {
+            **_GFX942_BESIDE,
             ("forward", 16): (128, 32, 4, 2),
-            ("forward", 32): (128, 32, 4, 2),
             ("tangent", 16): (128, 32, 4, 1),
-            ("tangent", 32): (128, 32, 4, 1),
-            ("tangent x2", 64): (64, 32, 4, 1),
             ("backward_tangent_query", 64): (64, 32, 4, 1),
-            ("backward_tangent_bias", 128): (32, 32, 4, 1),
         },
-        "gfx942": {
-            ("forward", 32): (128, 32, 4, 2),
-            ("tangent", 32): (128, 32, 4, 1),
-            ("tangent x2", 64): (64, 32, 4, 1),
-            ("backward_tangent_bias", 128): (32, 32, 4, 1),
-        },
+        "gfx942": _GFX942_BESIDE,
     },
     "tf32": {
         "sm_80": {("backward_key_value", 128): (16, 32, 4, 1), ("backward_tangent_bias", 16): (16, 32, 4, 1)},

@@ -92,20 +92,20 @@ class Problem(NamedTuple):
 
     def config(self, name: str) -> Config:
         """The tiles of map ``name`` for this call."""
-        config = triton_configs.config(name, self._bucket(), self._products(), target(self.device))
+        config = triton_configs.config(name, *self._kind())
         return config if name == "delta" else self._beside_places(name, config)
 
     def pair_config(self, name: str) -> Config | None:
         """The tiles where two tangents share a program; None where none do."""
-        config = triton_configs.pair_config(name, self._bucket(), self._products(), target(self.device))
+        config = triton_configs.pair_config(name, *self._kind())
         return config and self._beside_places(name, config, tangents=2)
 
     def _beside_places(self, name: str, config: Config, tangents: int = 1) -> Config:
-        if self.grid is None:
-            return config
-        return triton_configs.beside_places(
-            config, name, self._bucket(), self._products(), target(self.device), tangents
-        )
+        return config if self.grid is None else triton_configs.beside_places(config, name, *self._kind(), tangents)
+
+    def _kind(self) -> tuple[int, str, str]:
+        """What the configuration tables go by beside the map."""
+        return self._bucket(), self._products(), target(self.device)
 
     def _bucket(self) -> int:
         """The column of the configuration tables."""
@@ -221,8 +221,7 @@ class Problem(NamedTuple):
 
     def _chunk(self, name: str) -> int | None:
         """What the second-order kernels are given: columns of their operands that a product reads at a time."""
-        places = self.grid is not None
-        return triton_configs.chunk(name, self._bucket(), self._products(), target(self.device), places)
+        return triton_configs.chunk(name, *self._kind(), places=self.grid is not None)
 
     def _products(self) -> str:
         """The kind of products that the configuration tables go by."""
