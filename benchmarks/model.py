@@ -1,4 +1,6 @@
-"""What is compared: Hessian-vector products of a whole ViT-Ti, as it is and inside ``second_order()``; several at once.
+"""What is compared: Hessian-vector products of a whole ViT-Ti, as it is and by this library; several at once.
+
+By this library: the network runs inside ``second_order()``, derivatives are taken inside ``tile_products()``.
 
 ViT-Ti for pictures of 32 pixels, patches of 2 (257 tokens), 16 pictures; and as it is, 4 pictures of 224 pixels, as in
 ``benchmarks.hessian``. *graph kept* is what a Lanczos solver pays for every vector; *from the start* builds the
@@ -8,7 +10,7 @@ gradient's graph too, and its memory is that of the whole study.
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import timm
@@ -18,7 +20,7 @@ from torch import Tensor
 from torch.func import grad, jvp, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from alternet.kernels import attention, second_order
+from alternet.kernels import attention, second_order, tile_products
 
 from .attention import eager
 from .suite import Suite
@@ -33,6 +35,7 @@ CONTEXTS: dict[str, Callable[[], AbstractContextManager]] = {
     "alternet": second_order,
     "eager": lambda: sdpa_kernel(SDPBackend.MATH),
 }
+PRODUCTS: dict[str, Callable[[], AbstractContextManager]] = {"alternet": tile_products, "eager": nullcontext}
 
 
 def vit(network: str, implementation: str, dtype: torch.dtype) -> tuple[Callable[[], tuple[Tensor, ...]], list, list]:
@@ -47,7 +50,8 @@ def vit(network: str, implementation: str, dtype: torch.dtype) -> tuple[Callable
         lower = torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16)
         with CONTEXTS[implementation](), lower:
             loss = F.cross_entropy(model(images), targets)
-        return torch.autograd.grad(loss, parameters, create_graph=True)
+        with PRODUCTS[implementation]():
+            return torch.autograd.grad(loss, parameters, create_graph=True)
 
     return gradient, parameters, [torch.randn_like(p) for p in parameters]
 
@@ -55,12 +59,23 @@ def vit(network: str, implementation: str, dtype: torch.dtype) -> tuple[Callable
 def kept(implementation: str, dtype: torch.dtype = torch.float32, network: str = VIT) -> Callable[[], object]:
     gradient, parameters, direction = vit(network, implementation, dtype)
     slopes = gradient()
-    return lambda: torch.autograd.grad(slopes, parameters, direction, retain_graph=True)
+
+    def product() -> tuple[Tensor, ...]:
+        with PRODUCTS[implementation]():
+            return torch.autograd.grad(slopes, parameters, direction, retain_graph=True)
+
+    return product
 
 
 def whole(implementation: str) -> Callable[[], object]:
     gradient, parameters, direction = vit(VIT, implementation, torch.float32)
-    return lambda: torch.autograd.grad(gradient(), parameters, direction)
+
+    def product() -> tuple[Tensor, ...]:
+        slopes = gradient()
+        with PRODUCTS[implementation]():
+            return torch.autograd.grad(slopes, parameters, direction)
+
+    return product
 
 
 def tangents(implementation: str) -> Callable[[], object]:

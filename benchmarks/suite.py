@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-SUITES = ("attention", "table", "pointwise", "convolution", "spectrum", "model")
+SUITES = ("attention", "table", "pointwise", "convolution", "matrix_product", "spectrum", "model")
 
 
 class Cell(Protocol):

@@ -20,6 +20,7 @@ from .feature_spectrum import SpectrumAccumulator, feature_spectrum
 from .frequency_noise import frequency_noise
 from .interception import second_order, second_order_model
 from .layer_norm import layer_norm
+from .matrix_product import tile_products
 from .window_attention import window_attention
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "relu",
     "second_order",
     "second_order_model",
+    "tile_products",
     "use_backend",
     "window_attention",
 ]
