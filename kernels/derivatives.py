@@ -15,7 +15,9 @@ backward_tangent   x̄'       from x', g'                the tangent of Jᵀ g
 Reverse mode is ``backward`` and forward mode ``tangent``. Forward over reverse, the Hessian-vector product
 jvp(grad(loss)), is ``backward_tangent``. Reverse over reverse needs nothing further: for a cotangent u of x̄,
 ∂⟨u, J(x)ᵀg⟩/∂g = J(x) u is ``tangent(u)``, and ∂⟨u, J(x)ᵀg⟩/∂x = d/dε J(x+εu)ᵀ g is ``backward_tangent(u, g'=0)``
-because second derivatives are symmetric. Reverse over forward is the same pair the other way round.
+because second derivatives are symmetric. The cotangent of y that comes of it asks for a ``backward`` at the same x,
+which goes into that ``backward_tangent`` as g' (``pending.py``): a Hessian-vector product of a kept graph is two maps.
+Reverse over forward is the same pair the other way round.
 
 y and r enter ``tangent``, ``backward`` and ``backward_tangent`` as *functions of x*: a derivative with respect to x
 holds their share already, and none flows into them. Derivatives beyond these (forward over forward, third order) run
@@ -38,6 +40,7 @@ from torch import Tensor
 
 from . import backends, dispatcher
 from .maps import Arguments, Map, MaybeTensors, Signature, or_nothing
+from .pending import Pending, pending_of
 
 __all__ = ["Operator", "Signature"]
 
@@ -79,9 +82,10 @@ class _Forward(Map):
         if not self.signature.needs_output:
             results = (args[0], *results[1:])
         super().save(ctx, args, results)
+        ctx.pending = Pending()
 
     def fake(self, a: Arguments) -> Sequence[Tensor]:
-        return self.signature.fake(*a.x, **self.parameters(a))
+        return self.with_link(self.signature.fake(*a.x, **self.parameters(a)))
 
     def rules(self) -> dispatcher.Rules:
         return dispatcher.Rules(self.save, self.reverse, self.push, self.joint)
@@ -93,7 +97,8 @@ class _Forward(Map):
         if both is None:
             return None
         results = both(*a.x, *t_x, **self.parameters(a))
-        return results[: self.n_yr], tuple(t[0] for t in results[self.n_yr :])
+        half = len(results) // 2
+        return self.with_link(results[:half]), self.with_link(tuple(t[0] for t in results[half:]))
 
     def in_turn(self, module: ModuleType, *tensors: Tensor | None, **parameters: Any) -> tuple:
         x, t_x = tensors[: self.n], tensors[self.n :]
@@ -102,12 +107,23 @@ class _Forward(Map):
         return (*yr, *module.tangent(*x, *kept, *t_x, **parameters))
 
     def reverse(self, ctx: Any, g: Tensor | None, *r_bar: Tensor | None) -> tuple:
+        """Jᵀ g, and the shares that nodes of ``backward`` have left."""
         _refuse_residual_cotangents(r_bar)
-        if g is None:
+        shares = ctx.pending.take()
+        if g is None and not shares:
             return self.cotangents()
         a, yr = self.saved(ctx)
         needs = ctx.needs_input_grad[: self.n]
-        return self.cotangents(x=_only(needs, self.operator.backward(*a.x, *yr, g, needs, *a.rest)))
+        if not shares:
+            return self.cotangents(x=_only(needs, self.operator.backward(*a.x, *yr, g, needs, *a.rest)))
+        t_g = [None if g is None else g.unsqueeze(0), *[None] * (len(shares) - 1)]
+        terms = [
+            self.operator.backward_tangent(*a.x, *yr, *share, t_g_i, needs, *a.rest)
+            for share, t_g_i in zip(shares, t_g, strict=True)
+        ]
+        columns = _columns(terms, needs)
+        x_bar = [functools.reduce(torch.add, [t[0] for t in column]) if column else None for column in columns]
+        return self.cotangents(x=x_bar)
 
     def push(self, ctx: Any, *tangents: Tensor | None) -> tuple:
         a, yr = self.saved(ctx)
@@ -125,7 +141,12 @@ class _Tangent(Map):
 
     def fake(self, a: Arguments) -> Sequence[Tensor]:
         count = _count(a.t_x)
-        return [t.new_empty((count, *t.shape)) for t in self.signature.fake(*a.x, **self.parameters(a))]
+        return self.with_link(
+            tuple(t.new_empty((count, *t.shape)) for t in self.signature.fake(*a.x, **self.parameters(a)))
+        )
+
+    def with_link(self, yr: tuple, batch_axes: int = 2) -> tuple:
+        return super().with_link(yr, batch_axes)
 
     def rules(self) -> dispatcher.Rules:
         return dispatcher.Rules(self.save, self.reverse, None)
@@ -152,7 +173,7 @@ class _Tangent(Map):
     def plain(self, a: Arguments) -> tuple[Tensor, ...]:
         _say_plain(self.signature.name)
         maps, parameters = self.operator.modules("reference"), self.parameters(a)
-        return maps.tangent(*a.x, *maps.forward(*a.x, **parameters), *a.t_x, **parameters)
+        return self.with_link(maps.tangent(*a.x, *maps.forward(*a.x, **parameters), *a.t_x, **parameters))
 
 
 class _Backward(Map):
@@ -172,12 +193,12 @@ class _Backward(Map):
         both = self.joint_map(a, t_x)
         if both is None or any(t is None for t in t_yr):
             return None
-        results = both(*a.tensors, *t, needs=a.needs, **self.parameters(a))
+        results = both(*self.unlinked(a.tensors), *self.unlinked(t), needs=a.needs, **self.parameters(a))
         bars = [or_nothing(t, a.g[0]) for t in results]
         return tuple(bars[: self.n]), tuple(t[0] if n else t for n, t in zip(a.needs, bars[self.n :], strict=True))
 
     def in_turn(self, module: ModuleType, *tensors: Tensor | None, **parameters: Any) -> tuple:
-        bars = module.backward(*tensors[: self.n_tensors], **parameters)
+        bars = module.backward(*tensors[: len(tensors) // 2], **parameters)
         return (*bars, *module.backward_tangent(*tensors, **parameters))
 
     def reverse(self, ctx: Any, *u: Tensor | None) -> tuple:
@@ -190,7 +211,10 @@ class _Backward(Map):
         t_yr = self.operator.tangent(*primal, *t_x, *a.rest)
         needs = ctx.needs_input_grad[: self.n]
         x_bar: list[Tensor | None] = [None] * self.n
-        if any(needs):
+        pending = pending_of(a.yr)
+        if any(needs) and pending is not None:
+            pending.leave((*a.g, *t_x, t_yr[0] if self.signature.needs_output else None, *t_yr[1:]))
+        elif any(needs):
             terms = self.operator.backward_tangent(*primal, *a.g, *t_x, *t_yr, None, needs, *a.rest)
             x_bar = [t[0] if need else None for need, t in zip(needs, terms, strict=True)]
         g_bar = t_yr[0][0] if ctx.needs_input_grad[self.n + self.n_yr] else None
@@ -203,7 +227,7 @@ class _Backward(Map):
         t_yr: MaybeTensors = t[self.n : self.n + self.n_yr]
         if all(t is None for t in (*t_x, *t_g)):
             return tuple(torch.zeros_like(t) for t in self.fake(a))
-        read = t_yr if self.signature.needs_output else t_yr[1:]
+        read = t_yr if self.signature.needs_output else t_yr[1 : 1 + len(self.signature.residuals)]
         if all(t is None for t in t_x):
             t_yr = [None] * self.n_yr
         elif any(t is None for t in read):  # y and r came from elsewhere: their tangents still follow from x'
@@ -248,7 +272,7 @@ class _BackwardTangent(Map):
         _say_plain(self.signature.name)
         maps, parameters = self.operator.modules("reference"), self.parameters(a)
         yr = maps.forward(*a.x, **parameters)
-        t_yr = [None] * self.n_yr
+        t_yr = [None] * len(yr)
         if any(t is not None for t in a.t_x):
             t_yr = maps.tangent(*a.x, *yr, *a.t_x, **parameters)
         terms = maps.backward_tangent(*a.x, *yr, *a.g, *a.t_x, *t_yr, *a.t_g, needs=a.needs, **parameters)

@@ -209,14 +209,22 @@ def reverse(rules: Any) -> Callable[..., tuple]:
     """The ``backward`` of a Function whose first argument is none of the op's."""
 
     def backward(ctx, *cotangents):
-        shifted = ctx.needs_input_grad
-        ctx.needs_input_grad = shifted[1:]
-        try:
-            return (None, *rules.reverse(ctx, *cotangents))
-        finally:
-            ctx.needs_input_grad = shifted
+        return (None, *rules.reverse(_Shifted(ctx), *cotangents))
 
     return backward
+
+
+class _Shifted:
+    """A ``ctx`` without its Function's first argument; the ``ctx`` itself may serve several threads at once."""
+
+    __slots__ = ("_ctx", "needs_input_grad")
+
+    def __init__(self, ctx: Any) -> None:
+        self._ctx = ctx
+        self.needs_input_grad = ctx.needs_input_grad[1:]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._ctx, name)
 
 
 def tangent(tensor: Tensor) -> Tensor | None:

@@ -72,7 +72,12 @@ class Arguments:
 
 
 class Map:
-    """One of the four maps as an op of the dispatcher; subclasses give its shapes and derivatives."""
+    """One of the four maps as an op of the dispatcher; subclasses give its shapes and derivatives.
+
+    Autograd is to see that a node of ``backward`` comes before that of ``forward`` (``pending.py``). Where the later
+    maps have neither y nor r as inputs, the ops are ``linked``: they have a tensor without entries as r, of which the
+    backends know nothing.
+    """
 
     name: str
     groups: tuple[str, ...]  # which fields of Arguments its tensor arguments are, in order
@@ -80,7 +85,11 @@ class Map:
 
     def __init__(self, operator: Operator) -> None:
         self.operator, self.signature = operator, operator.signature
-        self.n, self.n_yr = len(self.signature.inputs), 1 + len(self.signature.residuals)
+        self.residuals = self.signature.residuals
+        self.linked = not self.residuals and not self.signature.needs_output
+        if self.linked:
+            self.residuals = ("link",)
+        self.n, self.n_yr = len(self.signature.inputs), 1 + len(self.residuals)
         sizes = {"x": self.n, "yr": self.n_yr, "g": 1, "t_x": self.n, "t_yr": self.n_yr, "t_g": 1}
         self.sizes = [(group, sizes[group]) for group in self.groups]
         self.n_primal = sum(size for group, size in self.sizes if not group.startswith("t_"))
@@ -162,7 +171,7 @@ class Map:
         return {name: value for (_, name), value in zip(self.signature.parameters, a.rest, strict=False)}
 
     def _schema(self) -> str:
-        x, yr = self.signature.inputs, ("y", *self.signature.residuals)
+        x, yr = self.signature.inputs, ("y", *self.residuals)
         names = {"x": x, "yr": yr, "g": ("g",)}
         optional = x[self.n - self.signature.optional :]
         arguments = []
@@ -180,8 +189,23 @@ class Map:
             self.parse(args)  # refuses derivatives by them
         keywords = dict(zip(self.keywords, args[self.n_tensors : -1], strict=True))
         module = self.operator.modules(backends.resolve(args[-1], args[0]))
-        results = getattr(module, self.name)(*args[: self.n_tensors], **keywords)
-        return tuple([or_nothing(t, args[0]) for t in results]) if self.returns_gradients else results
+        results = getattr(module, self.name)(*self.unlinked(args[: self.n_tensors]), **keywords)
+        return tuple([or_nothing(t, args[0]) for t in results]) if self.returns_gradients else self.with_link(results)
+
+    def unlinked(self, tensors: MaybeTensors) -> MaybeTensors:
+        """An op's tensors as a backend takes them."""
+        if not self.linked:
+            return tensors
+        kept: list[Tensor | None] = []
+        start = 0
+        for group, size in self.sizes:
+            kept += tensors[start : start + size - (group in ("yr", "t_yr"))]
+            start += size
+        return kept
+
+    def with_link(self, yr: tuple, batch_axes: int = 1) -> tuple:
+        """A backend's y and r as an op returns them."""
+        return (*yr, yr[0].new_empty((*yr[0].shape[:batch_axes], 0))) if self.linked else yr
 
     def _vmap(self, info: Any, in_dims: tuple, *args: Any) -> tuple[tuple, tuple]:
         tensors, dims = args[: self.n_tensors], in_dims[: self.n_tensors]

@@ -205,6 +205,7 @@ PRODUCTS: dict[str, Product] = {
     "alternet, graph": _alternet_product("graph"),
     "alternet, graph, micro-batches of 4": _alternet_product("graph", 4),
     "alternet, jvp": _alternet_product("jvp"),
+    "alternet, jvp, micro-batches of 4": _alternet_product("jvp", 4),
     "kept graph": _kept_graph_product,
     "curvlinops": _curvlinops_product,
     "PyHessian": _pyhessian_product,

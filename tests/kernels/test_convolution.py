@@ -181,13 +181,13 @@ def test_compiles_whole(name):
 @pytest.mark.parametrize("name", ["forward", "tangent", "backward", "backward_tangent"])
 def test_opcheck(name):
     x, parameters = CASES["groups"]
-    lead, primal = [torch.stack([t, t]) for t in x], (*x, x[0])
+    lead, primal = [torch.stack([t, t]) for t in x], (*x, x[0], x[0].new_empty((len(x[0]), 0)))
     g = torch.randn_like(operator(*x, *parameters.values()))
     arguments = {
         "forward": x,
         "tangent": (*primal, *lead),
         "backward": (*primal, g, [True, False, True]),
-        "backward_tangent": (*primal, g, *lead, None, torch.stack([g, g]), [True, True, False]),
+        "backward_tangent": (*primal, g, *lead, None, None, torch.stack([g, g]), [True, True, False]),
     }[name]
     checks = ("test_schema", "test_autograd_registration", "test_faketensor", "test_aot_dispatch_dynamic")
     op = getattr(torch.ops.alternet, f"convolution_{name}").default
