@@ -1,11 +1,12 @@
 """``python -m benchmarks.limits``: how far from the machine's limits, where alternet is less than twice eager PyTorch.
 
 Three limits are taken from what eager PyTorch does in the same work, so that nothing is counted by hand: the matrix
-products that it calls, at the rate of a large product on this machine; every input read once, at the rate of a large
-copy; and every result written once, measured, in memory as PyTorch gives it: fresh, so that the system first clears it.
-The processor can read while it multiplies, but not clear. The larger of the first two and the third are the least time
-of that work; eager's time over it is the most that any implementation with these products could gain. A fused kernel
-computes some products anew, instead of keeping their results. Writes benchmarks/results/limits.md and limits.json.
+products that it calls, at the rate of a large product of PyTorch's on this machine (``tile_products`` passes it); every
+input read once, at the rate of a large copy; and every result written once, measured, in memory as PyTorch gives it:
+fresh, so that the system first clears it. The processor can read while it multiplies, but not clear. The larger of the
+first two and the third are the least time of that work; eager's time over it is the most that any implementation with
+these products could gain. A fused kernel computes some products anew, instead of keeping their results. Writes
+benchmarks/results/limits.md and limits.json.
 """
 
 from __future__ import annotations

@@ -6,8 +6,6 @@
 #include <algorithm>
 #include <array>
 #include <cstdint>
-#include <memory>
-#include <mutex>
 #include <vector>
 
 #include "csrc/instruction_set.h"
@@ -49,7 +47,7 @@ bool pays(const Tensor& a, const Tensor& b) {
 }
 
 /// The sums over parts of the depth.
-Tensor sum_parts(const MatrixProduct& p, const Tensor& like) {
+[[maybe_unused]] Tensor sum_parts(const MatrixProduct& p, const Tensor& like) {
   const Tensor sums = torch::stable::new_empty(like, {p.rows, p.columns});
   float* const to = static_cast<float*>(sums.mutable_data_ptr());
   const int64_t size = p.rows * p.columns;
@@ -63,7 +61,7 @@ Tensor sum_parts(const MatrixProduct& p, const Tensor& like) {
 
 /// Whether the parts of the numbers of A (side 0) or B are what they should be: infinity has none, and those of very
 /// small numbers are lost beside nothing larger.
-bool has_parts(const MatrixProduct& p, int side) {
+[[maybe_unused]] bool has_parts(const MatrixProduct& p, int side) {
   constexpr float SMALL = 0x1p-60f, LARGE = 0x1p127f;
   float largest = 0;
   for (int64_t task = 0; task < p.tasks(); ++task) largest = std::max(largest, p.largest[2 * task + side]);
@@ -107,46 +105,30 @@ void check_mm(const Tensor& a, const Tensor& b) {
 
 Tensor mm(Tensor a, Tensor b) {
   check_mm(a, b);
-  if (!entered.empty() && entered.back() && has_tiles() && is_served(a) && is_served(b) && pays(a, b)) return product_in_tiles(a, b);
-  return product_of_torch(a, b);
+  const bool serve = !entered.empty() && entered.back() && has_tiles();
+  return serve && is_served(a) && is_served(b) && pays(a, b) ? product_in_tiles(a, b) : product_of_torch(a, b);
 }
 
-/// Puts `mm` in the place of aten::mm on a CPU while any thread is inside.
-class Replacement {
- public:
-  void enter() {
-    const std::lock_guard lock(mutex_);
-    if (threads_inside_++ > 0) return;
-    library_ = std::make_unique<StableLibrary>(StableLibrary::Kind::IMPL, "aten", "CPU", __FILE__, __LINE__);
-    library_->impl("mm", TORCH_BOX(&mm));
-  }
-
-  void leave() {
-    const std::lock_guard lock(mutex_);
-    if (--threads_inside_ == 0) library_.reset();
-  }
-
- private:
-  using StableLibrary = torch::stable::detail::StableLibrary;
-  std::mutex mutex_;
-  int64_t threads_inside_ = 0;
-  std::unique_ptr<StableLibrary> library_;
-};
-
-Replacement& replacement() {
-  static auto* const one = new Replacement;  // never destroyed: PyTorch may be gone before
-  return *one;
+/// Puts `mm` in the place of aten::mm on a CPU, once and for good: PyTorch's table of kernels may not be changed while
+/// another thread reads it.
+void replace_mm() {
+  using torch::stable::detail::StableLibrary;
+  static auto* const library = [] {
+    auto* replacing = new StableLibrary(StableLibrary::Kind::IMPL, "aten", "CPU", __FILE__, __LINE__);
+    replacing->impl("mm", TORCH_BOX(&mm));
+    return replacing;
+  }();
+  static_cast<void>(library);
 }
 
 void enter_tiles(bool serve) {
-  if (entered.empty()) replacement().enter();
+  replace_mm();
   entered.push_back(serve);
 }
 
 void leave_tiles() {
   STD_TORCH_CHECK(!entered.empty(), "leave_tiles: this thread has not entered");
   entered.pop_back();
-  if (entered.empty()) replacement().leave();
 }
 
 }  // namespace
