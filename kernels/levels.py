@@ -20,6 +20,7 @@ from torch import Tensor
 try:
     from torch._C import (
         DispatchKey,
+        _current_graph_task_id,
         _dispatch_keys,
         _dispatch_tls_is_dispatch_key_excluded,
         _dispatch_tls_is_dispatch_key_included,
@@ -41,8 +42,11 @@ try:
         set_single_level_autograd_function_allowed,
         unwrap_if_dead,
     )
+    from torch.autograd import Variable
     from torch.autograd.function import _SingleLevelFunction
-except ImportError as error:  # a release that moved a private name: say so instead of failing later
+
+    _when_a_run_ends = Variable._execution_engine.queue_callback
+except (AttributeError, ImportError) as error:  # a release that moved a private name: say so instead of failing later
     raise ImportError(
         f"torch {torch.__version__} lacks a name that alternet builds its derivatives on ({error}); "
         "alternet is tested with torch 2.10 to 2.14"
@@ -225,6 +229,16 @@ class _Shifted:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._ctx, name)
+
+
+def run() -> int:
+    """The number of the run of autograd's engine that a rule is called in."""
+    return _current_graph_task_id()
+
+
+def at_the_end_of_the_run(f: Callable[[], None]) -> None:
+    """Has autograd's engine call ``f`` when the run that a rule is called in has ended well."""
+    _when_a_run_ends(f)
 
 
 def tangent(tensor: Tensor) -> Tensor | None:

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
-from torch.autograd import Variable
 
+from . import levels
 from .maps import MaybeTensors
 
 
@@ -24,14 +23,14 @@ class Pending:
 
     def leave(self, share: Any) -> None:
         """For the node's turn in this run. It has none where nobody wants its gradients: then dropped at the end."""
-        run = torch._C._current_graph_task_id()
+        run = levels.run()
         if run not in self._by_run:
             self._by_run[run] = []
-            Variable._execution_engine.queue_callback(lambda: self._drop(run))
+            levels.at_the_end_of_the_run(lambda: self._drop(run))
         self._by_run[run].append(share)
 
     def take(self) -> list[Any]:
-        return self._by_run.pop(torch._C._current_graph_task_id(), [])
+        return self._by_run.pop(levels.run(), [])
 
     def _drop(self, run: int) -> None:
         self._by_run.pop(run, None)
