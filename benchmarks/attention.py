@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch.nn.functional as F
 from torch import Tensor
 
 from alternet.kernels import attention
 
-from .suite import Suite
+from . import suite
 from .tasks import FIRST_ORDER, TASKS, Function, prepared
 
 
@@ -33,16 +32,10 @@ SHAPES = {  # batch times heads, tokens, head size
 }
 
 
-@dataclass(frozen=True)
-class Cell:
+class Cell(suite.Cell):
     """One measurement: a shape, a task and an implementation."""
 
-    shape: str
-    task: str
-    implementation: str
-
     def prepare(self) -> Callable[[], object]:
-        """The work as a function without arguments, its inputs made."""
         return prepared(self.task, IMPLEMENTATIONS[self.implementation], [(1, *SHAPES[self.shape])] * 3)
 
 
@@ -54,4 +47,4 @@ def cells() -> list[Cell]:
     return [Cell(shape, task, name) for shape in SHAPES for task in TASKS for name in implementations(task)]
 
 
-SUITE = Suite(shapes="heads x tokens x size", peers={"eager": "eager", "sdpa": "SDPA"}, cells=cells)
+SUITE = suite.Suite(shapes="heads x tokens x size", peers={"eager": "eager", "sdpa": "SDPA"}, cells=cells)

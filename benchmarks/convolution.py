@@ -6,7 +6,6 @@ Images want no gradient.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -14,7 +13,7 @@ import torch.nn.functional as F
 
 from alternet import kernels
 
-from .suite import Suite
+from . import suite
 from .tasks import TASKS, Function, prepared
 
 IMPLEMENTATIONS = ("alternet", "PyTorch")
@@ -40,16 +39,10 @@ LAYERS = {
 }
 
 
-@dataclass(frozen=True)
-class Cell:
+class Cell(suite.Cell):
     """One measurement: a layer, a task and an implementation."""
 
-    shape: str
-    task: str
-    implementation: str
-
     def prepare(self) -> Callable[[], object]:
-        """The work as a function without arguments, its inputs made."""
         layer = LAYERS[self.shape]
         shapes = [layer.weight] if layer.of_images else [layer.x, layer.weight]
         return prepared(self.task, _function(self.implementation, layer), shapes)
@@ -68,4 +61,4 @@ def cells() -> list[Cell]:
     return [Cell(shape, task, name) for shape in LAYERS for task in TASKS for name in IMPLEMENTATIONS]
 
 
-SUITE = Suite(shapes="layer", peers={"PyTorch": "PyTorch"}, cells=cells)
+SUITE = suite.Suite(shapes="layer", peers={"PyTorch": "PyTorch"}, cells=cells)

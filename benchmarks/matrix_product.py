@@ -7,13 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 
 import torch
 
 from alternet.kernels import tile_products
 
-from .suite import Suite
+from . import suite
 
 REPEATS = 10
 WIDTH, HIDDEN, QKV = 192, 768, 576  # of a ViT-Ti
@@ -29,16 +28,10 @@ TASKS: dict[str, Callable[..., torch.Tensor]] = {
 }
 
 
-@dataclass(frozen=True)
-class Cell:
+class Cell(suite.Cell):
     """One measurement: a layer at a number of tokens, a product and an implementation."""
 
-    shape: str
-    task: str
-    implementation: str
-
     def prepare(self) -> Callable[[], object]:
-        """The work as a function without arguments, its inputs made."""
         layer, tokens = self.shape.split(", ")
         inputs, outputs = LAYERS[layer]
         generator = torch.Generator().manual_seed(0)
@@ -64,4 +57,4 @@ def cells() -> list[Cell]:
     ]
 
 
-SUITE = Suite(shapes=f"layer, {REPEATS} products", peers={"PyTorch": "PyTorch"}, cells=cells)
+SUITE = suite.Suite(shapes=f"layer, {REPEATS} products", peers={"PyTorch": "PyTorch"}, cells=cells)

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 
 import timm
 import torch
@@ -22,8 +21,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from alternet.kernels import attention, second_order, tile_products
 
+from . import suite
 from .attention import eager
-from .suite import Suite
 
 VIT = "ViT-Ti, 32 px, patch 2, batch 16"
 VIT_224 = "ViT-Ti, 224 px, batch 4"
@@ -100,16 +99,10 @@ ROWS: dict[tuple[str, str], tuple[Callable[[str], Callable[[], object]], tuple[s
 }
 
 
-@dataclass(frozen=True)
-class Cell:
+class Cell(suite.Cell):
     """One measurement: a network or an operator, a task and an implementation."""
 
-    shape: str
-    task: str
-    implementation: str
-
     def prepare(self) -> Callable[[], object]:
-        """The work as a function without arguments, its inputs and whatever it keeps made."""
         return ROWS[self.shape, self.task][0](self.implementation)
 
 
@@ -120,7 +113,7 @@ def cells() -> list[Cell]:
     return [Cell(*row, name) for row, names in rows.items() for name in names]
 
 
-SUITE = Suite(
+SUITE = suite.Suite(
     shapes="network or operator",
     peers={"eager": "eager", "singles": f"{TANGENTS} single products"},
     cells=cells,

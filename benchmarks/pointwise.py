@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 
 from alternet import kernels
 
-from .suite import Suite
+from . import suite
 from .tasks import TASKS, Function, prepared
 
 IMPLEMENTATIONS = ("alternet", "eager")
@@ -49,16 +48,10 @@ WORKLOADS: dict[str, tuple[Callable[[str], Function], tuple[tuple[int, ...], ...
 }
 
 
-@dataclass(frozen=True)
-class Cell:
+class Cell(suite.Cell):
     """One measurement: a workload (its shape too), a task and an implementation."""
 
-    shape: str
-    task: str
-    implementation: str
-
     def prepare(self) -> Callable[[], object]:
-        """The work as a function without arguments, its inputs made."""
         make, shapes = WORKLOADS[self.shape]
         return prepared(self.task, make(self.implementation), shapes)
 
@@ -67,4 +60,4 @@ def cells() -> list[Cell]:
     return [Cell(shape, task, name) for shape in WORKLOADS for task in TASKS for name in IMPLEMENTATIONS]
 
 
-SUITE = Suite(shapes="operator", peers={"eager": "eager"}, cells=cells)
+SUITE = suite.Suite(shapes="operator", peers={"eager": "eager"}, cells=cells)

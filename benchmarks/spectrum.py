@@ -7,14 +7,13 @@ implementation can beat while they are not in a cache.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from alternet.kernels import feature_spectrum
 
-from .suite import Suite
+from . import suite
 
 
 def fft2(x: Tensor) -> Tensor:
@@ -45,16 +44,10 @@ SHAPES = {  # images, channels, height and width
 }
 
 
-@dataclass(frozen=True)
-class Cell:
+class Cell(suite.Cell):
     """One measurement: a shape, a memory format and an implementation."""
 
-    shape: str
-    task: str
-    implementation: str
-
     def prepare(self) -> Callable[[], object]:
-        """The work as a function without arguments, its inputs made."""
         x = torch.randn(SHAPES[self.shape], generator=torch.Generator().manual_seed(0))
         x = x.contiguous(memory_format=TASKS[self.task])
         return lambda: IMPLEMENTATIONS[self.implementation](x)
@@ -64,7 +57,7 @@ def cells() -> list[Cell]:
     return [Cell(shape, task, name) for shape in SHAPES for task in TASKS for name in IMPLEMENTATIONS]
 
 
-SUITE = Suite(
+SUITE = suite.Suite(
     shapes="images x channels x height x width",
     peers={"fft2": "fft2", "product": "a matrix product", "read": "one read"},
     cells=cells,

@@ -5,25 +5,21 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
 
 SUITES = ("attention", "table", "pointwise", "convolution", "matrix_product", "spectrum", "model")
 
 
-class Cell(Protocol):
-    """One measurement: a shape, a task and an implementation; a picklable object of a suite's module."""
+@dataclass(frozen=True)
+class Cell:
+    """One measurement; a suite's module has a subclass of it, whose objects can be pickled."""
 
-    @property
-    def shape(self) -> str: ...
-
-    @property
-    def task(self) -> str: ...
-
-    @property
-    def implementation(self) -> str: ...
+    shape: str
+    task: str
+    implementation: str
 
     def prepare(self) -> Callable[[], object]:
-        """The work as a function without arguments, its inputs made."""
+        """The work as a function without arguments, its inputs and whatever it keeps made."""
+        raise NotImplementedError
 
 
 @dataclass(frozen=True)

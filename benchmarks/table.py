@@ -15,7 +15,7 @@ from torch import Tensor
 
 from alternet.kernels import attention, window_attention
 
-from .suite import Suite
+from . import suite
 from .tasks import TASKS, Function, prepared
 
 
@@ -83,16 +83,10 @@ SHAPES = {
 }
 
 
-@dataclass(frozen=True)
-class Cell:
+class Cell(suite.Cell):
     """One measurement: a shape, a task and an implementation."""
 
-    shape: str
-    task: str
-    implementation: str
-
     def prepare(self) -> Callable[[], object]:
-        """The work as a function without arguments, its inputs made."""
         shape = SHAPES[self.shape]
         return prepared(self.task, shape.functions()[self.implementation], shape.shapes())
 
@@ -101,4 +95,4 @@ def cells() -> list[Cell]:
     return [Cell(shape, task, name) for shape in SHAPES for task in TASKS for name in ("alternet", "eager")]
 
 
-SUITE = Suite(shapes="maps", peers={"eager": "eager"}, cells=cells)
+SUITE = suite.Suite(shapes="maps", peers={"eager": "eager"}, cells=cells)
