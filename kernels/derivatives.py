@@ -133,6 +133,7 @@ class _Forward(Map):
 
 class _Tangent(Map):
     name, groups = "tangent", ("x", "yr", "t_x")
+    batch_axis = 1
 
     def save(self, ctx: Any, args: tuple, results: tuple) -> None:
         if not self.signature.needs_output:
@@ -144,9 +145,6 @@ class _Tangent(Map):
         return self.with_link(
             tuple(t.new_empty((count, *t.shape)) for t in self.signature.fake(*a.x, **self.parameters(a)))
         )
-
-    def with_link(self, yr: tuple, batch_axes: int = 2) -> tuple:
-        return super().with_link(yr, batch_axes)
 
     def rules(self) -> dispatcher.Rules:
         return dispatcher.Rules(self.save, self.reverse, None)

@@ -82,6 +82,7 @@ class Map:
     name: str
     groups: tuple[str, ...]  # which fields of Arguments its tensor arguments are, in order
     returns_gradients = False  # one result for each of x, and the argument ``needs``
+    batch_axis = 0  # of the results
 
     def __init__(self, operator: Operator) -> None:
         self.operator, self.signature = operator, operator.signature
@@ -203,9 +204,9 @@ class Map:
             start += size
         return kept
 
-    def with_link(self, yr: tuple, batch_axes: int = 1) -> tuple:
+    def with_link(self, yr: tuple) -> tuple:
         """A backend's y and r as an op returns them."""
-        return (*yr, yr[0].new_empty((*yr[0].shape[:batch_axes], 0))) if self.linked else yr
+        return (*yr, yr[0].new_empty((*yr[0].shape[: self.batch_axis + 1], 0))) if self.linked else yr
 
     def _vmap(self, info: Any, in_dims: tuple, *args: Any) -> tuple[tuple, tuple]:
         tensors, dims = args[: self.n_tensors], in_dims[: self.n_tensors]

@@ -41,5 +41,5 @@ def pending_of(results: MaybeTensors) -> Pending | None:
 
     None where autograd sees no such node.
     """
-    last = results[-1] if results else None
+    last = results[-1]
     return getattr(last.grad_fn, "pending", None) if isinstance(last, Tensor) else None

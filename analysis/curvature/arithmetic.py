@@ -26,9 +26,9 @@ def plain_arithmetic(device: torch.device) -> Iterator[None]:
             switch.fp32_precision = "ieee"
         with (
             torch.autocast(device.type, enabled=False),
-            torch.inference_mode(False),
+            torch.inference_mode(False),  # ends no_grad too
             tile_products(),
-        ):  # ends no_grad too
+        ):
             yield
     finally:
         for switch, precision in zip(switches, before, strict=True):

@@ -11,8 +11,6 @@
 namespace alternet {
 namespace {
 
-int64_t ceil_divide(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
 /// The size of equal tiles of at most `limit` that cover `total`, rounded up to `unit`.
 int64_t even_tile(int64_t total, int64_t limit, int64_t unit) {
   const int64_t tiles = ceil_divide(total, limit);

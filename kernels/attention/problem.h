@@ -7,6 +7,7 @@
 
 #include "csrc/operand.h"
 #include "csrc/parallel.h"
+#include "csrc/range.h"
 
 namespace alternet {
 
@@ -20,13 +21,6 @@ struct Plan {
   int64_t tile_keys;   // keys of a tile, a multiple of 16: of every instruction set's lanes; of 32 where pairs multiply
   int64_t chunk_rows;  // queries of a task, a multiple of tile_rows
   int64_t chunks;      // tasks of one (batch, head)
-};
-
-/// Consecutive queries or keys.
-struct Range {
-  int64_t first, count;
-
-  int64_t end() const { return first + count; }
 };
 
 /// Queries and keys as the tokens of a map of `height` rows, and the keys that a query sees: those of at most `up` rows

@@ -19,25 +19,21 @@ struct Nothing {
   }
 };
 
-/// Tiles 4 and 5 <- part PART of the rows of A, tiles `stride` pairs apart; likewise 6 and 7 of the columns of B.
-template <int PART>
-ALTERNET_INLINE void load_left(const Pair* a, int64_t stride) {
-  load_tile<4>(a + PART * TILE_PAIRS, TILE);
-  load_tile<5>(a + stride + PART * TILE_PAIRS, TILE);
-}
+constexpr int LEFT = 4, RIGHT = 6;  // tiles of A, rows one below the other, and of B, columns side by side
 
-template <int PART>
-ALTERNET_INLINE void load_right(const Pair* b, int64_t stride) {
-  load_tile<6>(b + PART * TILE_PAIRS, TILE);
-  load_tile<7>(b + stride + PART * TILE_PAIRS, TILE);
+/// Tiles FIRST and the next <- part PART of what lies `stride` pairs apart.
+template <int FIRST, int PART>
+ALTERNET_INLINE void load_part(const Pair* from, int64_t stride) {
+  load_tile<FIRST>(from + PART * TILE_PAIRS, TILE);
+  load_tile<FIRST + 1>(from + stride + PART * TILE_PAIRS, TILE);
 }
 
 template <typename Beside>
 ALTERNET_INLINE void multiply_tiles(Beside& beside, int turn) {
-  multiply_tile<0, 4, 6>();
-  multiply_tile<1, 4, 7>();
-  multiply_tile<2, 5, 6>();
-  multiply_tile<3, 5, 7>();
+  multiply_tile<0, LEFT, RIGHT>();
+  multiply_tile<1, LEFT, RIGHT + 1>();
+  multiply_tile<2, LEFT + 1, RIGHT>();
+  multiply_tile<3, LEFT + 1, RIGHT + 1>();
   beside.turn(turn);
 }
 
@@ -45,18 +41,18 @@ ALTERNET_INLINE void multiply_tiles(Beside& beside, int turn) {
 template <typename Beside>
 ALTERNET_INLINE void multiply_step(const Pair* a, const Pair* b, int64_t stride, Beside& beside) {
   beside.begin();
-  load_left<0>(a, stride);
-  load_right<2>(b, stride);
+  load_part<LEFT, 0>(a, stride);
+  load_part<RIGHT, 2>(b, stride);
   multiply_tiles(beside, 0);
-  load_right<1>(b, stride);
+  load_part<RIGHT, 1>(b, stride);
   multiply_tiles(beside, 1);
-  load_right<0>(b, stride);
+  load_part<RIGHT, 0>(b, stride);
   multiply_tiles(beside, 2);
-  load_left<2>(a, stride);
+  load_part<LEFT, 2>(a, stride);
   multiply_tiles(beside, 3);
-  load_left<1>(a, stride);
+  load_part<LEFT, 1>(a, stride);
   multiply_tiles(beside, 4);
-  load_right<1>(b, stride);
+  load_part<RIGHT, 1>(b, stride);
   multiply_tiles(beside, 5);
 }
 

@@ -17,7 +17,6 @@ namespace alternet::ALTERNET_ISA {
 constexpr int64_t MAX_STEPS = 12;             // of depth at a time: 384
 constexpr int64_t MAX_RIGHT_BYTES = 1 << 20;  // of packed columns
 
-constexpr int64_t ceil_divide(int64_t n, int64_t by) { return (n + by - 1) / by; }
 constexpr int64_t blocks_of(int64_t n) { return ceil_divide(n, BLOCK); }
 
 /// How the depth and the columns of a task are cut so that the packed columns fit.

@@ -46,8 +46,10 @@ bool pays(const Tensor& a, const Tensor& b) {
   return std::min({rows, depth, columns}) >= SHORTEST && rows * depth * columns >= FEWEST;
 }
 
+#if defined(__x86_64__)
+
 /// The sums over parts of the depth.
-[[maybe_unused]] Tensor sum_parts(const MatrixProduct& p, const Tensor& like) {
+Tensor sum_parts(const MatrixProduct& p, const Tensor& like) {
   const Tensor sums = torch::stable::new_empty(like, {p.rows, p.columns});
   float* const to = static_cast<float*>(sums.mutable_data_ptr());
   const int64_t size = p.rows * p.columns;
@@ -61,7 +63,7 @@ bool pays(const Tensor& a, const Tensor& b) {
 
 /// Whether the parts of the numbers of A (side 0) or B are what they should be: infinity has none, and those of very
 /// small numbers are lost beside nothing larger.
-[[maybe_unused]] bool has_parts(const MatrixProduct& p, int side) {
+bool has_parts(const MatrixProduct& p, int side) {
   constexpr float SMALL = 0x1p-60f, LARGE = 0x1p127f;
   float largest = 0;
   for (int64_t task = 0; task < p.tasks(); ++task) largest = std::max(largest, p.largest[2 * task + side]);
@@ -69,7 +71,6 @@ bool pays(const Tensor& a, const Tensor& b) {
 }
 
 Tensor product_in_tiles(const Tensor& a, const Tensor& b) {
-#if defined(__x86_64__)
   MatrixProduct p;
   p.a = {static_cast<const float*>(a.data_ptr()), a.stride(0), a.stride(1)};
   p.b = {static_cast<const float*>(b.data_ptr()), b.stride(0), b.stride(1)};
@@ -81,10 +82,15 @@ Tensor product_in_tiles(const Tensor& a, const Tensor& b) {
   p.largest = largest.data();
   const auto& kernels = amx::matrix_product_kernels();
   run_tasks(p.tasks(), kernels.scratch(p), [&](int64_t task, char* memory) { kernels.run(p, task, memory); });
-  if (has_parts(p, 0) && has_parts(p, 1)) return p.depth_parts == 1 ? c : sum_parts(p, a);
-#endif
-  return product_of_torch(a, b);
+  if (!has_parts(p, 0) || !has_parts(p, 1)) return product_of_torch(a, b);
+  return p.depth_parts == 1 ? c : sum_parts(p, a);
 }
+
+#else
+
+Tensor product_in_tiles(const Tensor& a, const Tensor& b) { return product_of_torch(a, b); }
+
+#endif
 
 Tensor matrix_product(Tensor a, Tensor b) {
   STD_TORCH_CHECK(has_tiles() && is_served(a) && is_served(b) && a.size(1) == b.size(0) && a.numel() && b.numel(),

@@ -2,7 +2,10 @@
 #pragma once
 
 #include <algorithm>
+#include <cstddef>
 #include <cstdint>
+
+#include "csrc/range.h"
 
 namespace alternet {
 
@@ -12,18 +15,6 @@ struct Factor32 {
   int64_t row, column;
 };
 
-/// Numbers [first, first + count) of an axis.
-struct Range {
-  int64_t first, count;
-};
-
-/// Part `index` of `parts` of an axis, cut evenly between whole units.
-inline Range part_of(int64_t size, int64_t unit, int64_t parts, int64_t index) {
-  const int64_t units = (size + unit - 1) / unit;
-  const int64_t first = units * index / parts * unit, end = units * (index + 1) / parts * unit;
-  return {std::min(first, size), std::min(end, size) - std::min(first, size)};
-}
-
 /// C [rows, columns] = A [rows, depth] B [depth, columns].
 struct MatrixProduct {
   static constexpr int64_t BLOCK = 32;  // rows and columns of C that are computed together, numbers of a step of depth
@@ -31,7 +22,7 @@ struct MatrixProduct {
   Factor32 a, b;
   int64_t rows, columns, depth;
   int64_t depth_parts = 1, row_parts = 1, column_parts = 1;
-  float* c = nullptr;         // [depth_parts, rows, columns], each what a part of the depth adds
+  float* c = nullptr;        // [depth_parts, rows, columns], each what a part of the depth adds
   float* largest = nullptr;  // [tasks, 2]: the largest magnitude in what a task reads of A and of B, NaN left out
 
   int64_t tasks() const { return depth_parts * row_parts * column_parts; }
@@ -40,11 +31,11 @@ struct MatrixProduct {
   /// would all read most of A and B.
   void cut(int64_t threads) {
     while (depth_parts < 8 && depth >= 4 * depth_parts * std::max({rows, columns, BLOCK})) depth_parts *= 2;
-    const int64_t wanted = (threads + depth_parts - 1) / depth_parts;
-    const int64_t most_rows = (rows + BLOCK - 1) / BLOCK, most_columns = (columns + BLOCK - 1) / BLOCK;
+    const int64_t wanted = ceil_divide(threads, depth_parts);
+    const int64_t most_rows = ceil_divide(rows, BLOCK), most_columns = ceil_divide(columns, BLOCK);
     row_parts = std::min(wanted, most_rows);
-    if (columns > rows) row_parts = std::min(most_rows, (wanted + most_columns - 1) / most_columns);
-    column_parts = std::min((wanted + row_parts - 1) / row_parts, most_columns);
+    if (columns > rows) row_parts = std::min(most_rows, ceil_divide(wanted, most_columns));
+    column_parts = std::min(ceil_divide(wanted, row_parts), most_columns);
   }
 };
 
