@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from . import backends, batching, dispatcher
+from . import backends, batching, dispatcher, flops
 
 if TYPE_CHECKING:
     from .derivatives import Operator
@@ -40,6 +40,7 @@ class Signature:
         needs_output: whether the later maps read y and y'. Where they do not, the first of x is kept and given in y's
             place, and nothing in that of y': they take no memory then, and may be changed in place, as networks do with
             what a norm returns.
+        flops: operations of the matrix products of a map, where it has some (``flops.py``).
     """
 
     name: str
@@ -51,6 +52,7 @@ class Signature:
     batch_shapes: Callable[[Sequence[torch.Size | None]], Sequence[torch.Size | None]]
     constants: tuple[str, ...] = ()
     needs_output: bool = True
+    flops: flops.Formula | None = None
 
 
 @dataclass
@@ -104,6 +106,9 @@ class Map:
             rules=self.rules(),
             plain=lambda *args: self.plain(self.parse(args)),
         )
+        if self.signature.flops is not None:
+            packet = getattr(torch.ops.alternet, f"{self.signature.name}_{self.name}")
+            flops.register(packet, functools.partial(self._flops, self.signature.flops))
 
     def fake(self, a: Arguments) -> Sequence[Tensor]:
         raise NotImplementedError
@@ -170,6 +175,21 @@ class Map:
 
     def parameters(self, a: Arguments) -> dict[str, Any]:
         return {name: value for (_, name), value in zip(self.signature.parameters, a.rest, strict=False)}
+
+    def _flops(self, formula: flops.Formula, args: Sequence[Any]) -> int:
+        """Of a call, shapes in place of tensors."""
+        a: Any = self.parse(args)
+        moved = [*a.t_x, *a.t_g]
+        call = flops.Call(
+            map=self.name,
+            x=[shape or () for shape in a.x],
+            needs=a.needs,
+            t_x=[shape is not None for shape in a.t_x],
+            t_grad=any(shape is not None for shape in a.t_g),
+            tangents=next((shape[0] for shape in moved if shape is not None), 1),
+            parameters=self.parameters(a),
+        )
+        return formula(call)
 
     def _schema(self) -> str:
         x, yr = self.signature.inputs, ("y", *self.residuals)

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .. import flops
 from ..derivatives import Operator, Signature
 
 
@@ -27,6 +28,13 @@ def _batch_shapes(shapes: Sequence[torch.Size | None]) -> Sequence[torch.Size | 
     return query, key, value, *(None if shape is None else torch.Size((query[0], *shape[1:])) for shape in added)
 
 
+def _flops(call: flops.Call) -> int:
+    """All pairs of queries and keys, as PyTorch counts its own attention."""
+    (batch, heads, queries, width), (*_, keys, _), (*_, value_width) = call.x[:3]
+    pairs = 2 * batch * heads * queries * keys
+    return flops.of_attention(call, pairs * width, pairs * value_width)
+
+
 attention_operator = Operator(
     Signature(
         name="attention",
@@ -36,5 +44,6 @@ attention_operator = Operator(
         parameters=(("float", "scale"), ("bool", "is_causal"), ("int[]", "grid"), ("int[]", "kernel_size")),
         fake=_fake,
         batch_shapes=_batch_shapes,
+        flops=_flops,
     )
 )

@@ -116,14 +116,14 @@ def apart(t: Tensor, axis: int, groups: int, count: int) -> Tensor:
 
 
 def result_shape(
-    x: Tensor,
-    weight: Tensor,
+    x: Sequence[int],
+    weight: Sequence[int],
     *,
     out_channels: int,
     stride: Sequence[int],
     padding: Sequence[int],
     dilation: Sequence[int],
 ) -> tuple[int, ...]:
-    """Of y, [E B, O, *S']."""
-    sizes = zip(x.shape[2:], weight.shape[2:], stride, padding, dilation, strict=True)
-    return x.shape[0], out_channels, *((s + 2 * p - d * (k - 1) - 1) // step + 1 for s, k, step, p, d in sizes)
+    """Of y, [E B, O, *S'], from those of x and weight."""
+    sizes = zip(x[2:], weight[2:], stride, padding, dilation, strict=True)
+    return x[0], out_channels, *((s + 2 * p - d * (k - 1) - 1) // step + 1 for s, k, step, p, d in sizes)

@@ -46,7 +46,7 @@ def tangent(x, weight, bias, y, t_x, t_weight, t_bias, **geometry) -> tuple[Tens
         turned = products.convolve(products.wide(x), abreast(t_weight, 0, products.groups), shift)
         t_y = plus(t_y, products.narrow(apart(turned, 1, products.groups, T)))
     elif t_bias is not None:
-        t_y = plus(t_y, _everywhere(t_bias, result_shape(x, weight, **geometry)).clone())
+        t_y = plus(t_y, _everywhere(t_bias, result_shape(x.shape, weight.shape, **geometry)).clone())
     return (t_y.contiguous(),)
 
 
