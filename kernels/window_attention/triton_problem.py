@@ -45,6 +45,7 @@ class Problem(NamedTuple):
 
         Raises:
             TypeError: the dtype is none of float16, bfloat16, float32.
+            ValueError: a head's map, or with channels last an image, has more numbers than the kernels can tell apart.
         """
         if query.dtype not in _DTYPES:
             raise TypeError(f"query: dtype {query.dtype}, the triton backend has float16, bfloat16 and float32")
@@ -52,6 +53,10 @@ class Problem(NamedTuple):
         (B, heads, D, height, width), DV = query.shape, value.shape[2]
         if channels_last:
             (B, height, width, heads, D), DV = query.shape, value.shape[4]
+        numbers = height * width * max(D, DV) * (heads if channels_last else 1)
+        if numbers >= 2**31:  # ``triton_tiles._place`` counts them in 32 bits
+            what = "images with channels last" if channels_last else "maps of one head"
+            raise ValueError(f"query: {what} of {numbers} numbers, the triton backend takes fewer than 2^31")
         partition = Partition(height, width, window_size, shift)
         return cls(T, B, heads, D, DV, partition, float(scale), channels_last, query.dtype, query.device)
 

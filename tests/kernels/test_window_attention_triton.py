@@ -19,6 +19,7 @@ if importlib.util.find_spec("triton") is None:
 from alternet.kernels import available_backends, use_backend, window_attention
 from alternet.kernels.window_attention import cases, reference, triton_configs
 from alternet.kernels.window_attention import triton as backend
+from alternet.kernels.window_attention.triton_problem import Problem
 
 from .triton_runs import DEVICE, passes_in_interpreter, starts_interpreter
 
@@ -227,6 +228,18 @@ def test_float64_is_refused():
     x, _, _ = inputs(Case(), torch.float64)
     with pytest.raises(TypeError, match=r"query: dtype torch\.float64, the triton backend has float16, bfloat16"):
         backend.forward(*x, **cases.parameters((2, 3), 0.4))
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_maps_beyond_32_bit_offsets_are_refused(channels_last: bool):
+    """Instead of read and written elsewhere. The tensors have all their numbers in one place."""
+    one, heads, features, side = torch.zeros(1), 2, 32, 1 << 13
+    refused = (1, side, side, heads, features) if channels_last else (1, heads, features, side, side)
+    allowed = (1, side, side, 1, 16) if channels_last else (1, 4, 16, side, side)
+    parameters = {"window_size": (4, 4), "shift": (0, 0), "scale": 1.0, "channels_last": channels_last}
+    with pytest.raises(ValueError, match="fewer than 2\\^31"):
+        Problem.of(one.expand(refused), one.expand(refused), **parameters)
+    Problem.of(one.expand(allowed), one.expand(allowed), **parameters)
 
 
 @runs_kernels
