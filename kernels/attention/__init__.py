@@ -110,6 +110,9 @@ def _check_tensors(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | Non
 
 def _leading_axes(query: Tensor, key: Tensor, value: Tensor) -> torch.Size:
     """The common leading axes."""
+    lead = query.shape[:-2]
+    if lead == key.shape[:-2] == value.shape[:-2]:  # broadcast_shapes takes half of a small call
+        return lead
     try:
         return torch.broadcast_shapes(query.shape[:-2], key.shape[:-2], value.shape[:-2])
     except RuntimeError:
@@ -144,7 +147,8 @@ def _check_bias(bias: Tensor | None, target: tuple[int, ...], dtype: torch.dtype
 
 def _flatten(tensor: Tensor, lead: Sequence[int]) -> Tensor:
     """[..., N, D] -> [B, H, N, D]: the last leading axis is H, those before it fold into B."""
-    tensor = tensor.expand(*lead, *tensor.shape[-2:])
+    if tensor.shape[:-2] != lead:
+        tensor = tensor.expand(*lead, *tensor.shape[-2:])
     if len(lead) == 2:
         return tensor
     batch, heads = math.prod(lead[:-1]), lead[-1] if lead else 1
