@@ -42,10 +42,11 @@ class second_order(TorchFunctionMode):
     ...     loss = criterion(model(images), targets)
 
     Served: ``scaled_dot_product_attention`` (thereby timm, torchvision and Hugging Face transformers, and
-    ``nn.MultiheadAttention``), ``layer_norm``, ``batch_norm``, ``gelu`` and ``cross_entropy``; convolutions on a CPU
-    where PyTorch's double backward of them is slow (``convolution_pays``); ``mse_loss``, by plain operations, which
-    have the forward derivative of a gradient that PyTorch's own lacks. Only the forward pass must run inside:
-    derivatives of every kind belong to its result, whenever they are taken, also of stretches that are recomputed
+    ``nn.MultiheadAttention``), ``layer_norm``, ``batch_norm``, ``instance_norm`` without running statistics, ``gelu``
+    and ``cross_entropy``; convolutions on a CPU where PyTorch's double backward of them is slow (``convolution_pays``);
+    ``mse_loss``, by plain operations, which have the forward derivative of a gradient that PyTorch's own lacks. Only
+    the forward pass must run inside: derivatives of every kind belong to its result, whenever they are taken, also of
+    stretches that are recomputed
     (``torch.utils.checkpoint`` without reentry). What an operator cannot serve (dropout of attention weights, a tensor
     subclass, …) goes to PyTorch unchanged, and raises there if PyTorch has no second derivative for it. The nested-
     tensor fast path of ``nn.TransformerEncoder`` (eval, no gradients, ``src_key_padding_mask``) is not taken inside, so
@@ -157,6 +158,25 @@ def _batch_norm(
     return y.movedim(1, -1).contiguous().movedim(-1, 1)  # channels last
 
 
+def _instance_norm(
+    input: Tensor,
+    running_mean: Tensor | None = None,
+    running_var: Tensor | None = None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    use_input_stats: bool = True,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Tensor | None:
+    """A batch norm of one image, whose channels are those of all images."""
+    if not use_input_stats or running_mean is not None or running_var is not None or input.dim() < 3:
+        return None
+    images, channels, *size = input.shape
+    weight, bias = (None if t is None else t.repeat(images) for t in (weight, bias))
+    y = _batch_norm(input.reshape(1, images * channels, *size), None, None, weight, bias, training=True, eps=eps)
+    return None if y is None else reshaped(y, input.shape)
+
+
 def _cross_entropy(
     input: Tensor,
     target: Tensor,
@@ -266,6 +286,7 @@ _SERVED: dict[Any, Served] = {
     F.layer_norm: _layer_norm,
     torch.layer_norm: _layer_norm,
     F.batch_norm: _batch_norm,
+    F.instance_norm: _instance_norm,
     F.cross_entropy: _cross_entropy,
     F.mse_loss: _mse_loss,
     F.gelu: _gelu,

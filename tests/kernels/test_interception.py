@@ -50,6 +50,8 @@ SERVED = {
     "layer_norm without weights": (lambda x: F.layer_norm(x, (4,)), [(2, 3, 4)]),
     "torch.layer_norm": (lambda x, w: torch.layer_norm(x, (4,), w), [(2, 3, 4), (4,)]),
     "batch_norm": (lambda x, w, b: F.batch_norm(x, None, None, w, b, True), [(4, 3, 2, 2), (3,), (3,)]),
+    "instance_norm": (lambda x, w, b: F.instance_norm(x, None, None, w, b), [(2, 3, 2, 2), (3,), (3,)]),
+    "instance_norm without weights": (lambda x: F.instance_norm(x, eps=1e-3), [(2, 3, 5)]),
     "conv1d": (lambda x, w: F.conv1d(x, w, stride=2), [(2, 3, 7), (4, 3, 3)]),
     "conv2d of groups": (
         lambda x, w, b: F.conv2d(x, w, b, padding="same", groups=2),
@@ -125,6 +127,16 @@ def test_losses_may_be_divided_in_place(dtype: torch.dtype, reduction: str):
     torch.testing.assert_close(loss, want)
     gradients = (torch.autograd.grad(y.sum(), logits)[0] for y in (loss, want))
     torch.testing.assert_close(*gradients)
+
+
+def test_an_instance_norm_with_running_statistics_stays_pytorchs():
+    layers = [nn.InstanceNorm1d(3, track_running_stats=True).double() for _ in range(2)]
+    x = maps(4, 3, 5).requires_grad_()
+    with second_order():
+        y = layers[0](x)
+    assert not ours(y)
+    torch.testing.assert_close(y, layers[1](x), rtol=0, atol=0)
+    torch.testing.assert_close(layers[0].state_dict(), layers[1].state_dict(), rtol=0, atol=0)
 
 
 def test_running_statistics_move_as_pytorchs():
@@ -235,6 +247,8 @@ def test_autocast_gives_pytorchs_dtypes(name: str):
         lambda: F.layer_norm(maps(2, 4), (3,)),
         lambda: F.layer_norm(maps(2, 4), (4,), maps(3)),
         lambda: F.batch_norm(maps(1, 3), None, None, training=True),
+        lambda: F.instance_norm(maps(2, 3, 1)),
+        lambda: F.instance_norm(maps(2, 3, 4), weight=maps(2)),
         lambda: F.gelu(maps(3), approximate="fast"),
         lambda: F.scaled_dot_product_attention(*qkv(1, 1, 2, 3), scale="x"),
         lambda: F.scaled_dot_product_attention(*qkv(1, 1, 2, 3), scale=torch.tensor(0.5, requires_grad=True)),
