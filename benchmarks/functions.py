@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,7 +23,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from alternet.kernels import second_order
 
-from .report import RESULTS, line, machine, save
+from . import measure
+from .peers import eager as eager_attention
+from .report import RESULTS, machine, save_answers
 
 Function = Callable[..., Tensor]
 RIGHT = 1e-9  # relative error in float64 that still counts as right
@@ -58,15 +61,15 @@ class Case:
         generator = torch.Generator().manual_seed(0)
         return torch.randn(sum(map(math.prod, self.shapes)), generator=generator, dtype=torch.float64)
 
+    @functools.cached_property
+    def expected(self) -> Tensor:
+        """The Hessian of the formula."""
+        return jacfwd(jacrev(self.loss(self.formula)))(self.numbers())
+
 
 def _centred(x: Tensor, axes: int | tuple[int, ...]) -> Tensor:
     deviation = x - x.mean(axes, keepdim=True)
     return deviation / (deviation.square().mean(axes, keepdim=True) + 1e-5).sqrt()
-
-
-def _attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    weights = (query @ key.mT / query.shape[-1] ** 0.5).exp()
-    return weights / weights.sum(-1, keepdim=True) @ value
 
 
 CLASSES = torch.tensor([0, 2, 1])
@@ -103,7 +106,7 @@ CASES = {
         lambda x: (x.exp().sum(-1).log() - x[range(3), CLASSES]).mean(),
     ),
     "mse_loss": Case([(5,), (5,)], F.mse_loss, lambda a, b: (a - b).square().mean()),
-    "scaled_dot_product_attention": Case([(1, 1, 3, 4)] * 3, F.scaled_dot_product_attention, _attention),
+    "scaled_dot_product_attention": Case([(1, 1, 3, 4)] * 3, F.scaled_dot_product_attention, eager_attention),
     "conv2d": Case(
         [(1, 2, 4, 4), (3, 2, 3, 3), (3, 1)],
         lambda x, w, b: F.conv2d(x, w, b[:, 0], padding=1),
@@ -112,22 +115,15 @@ CASES = {
 }
 
 
-def error(case: Case, composition: str, inside: bool) -> float:
-    """Of the Hessian, relative in the Frobenius norm."""
-    context = second_order() if inside else contextlib.nullcontext()
-    numbers, hessian = case.numbers(), COMPOSITIONS[composition]
-    with context, sdpa_kernel(SDPBackend.MATH):
-        found = hessian(case.loss(case.function))(numbers)
-    expected = jacfwd(jacrev(case.loss(case.formula)))(numbers)
-    return float(((found - expected).norm() / expected.norm()).detach())  # PyTorch's own may require a gradient
-
-
 def verdict(case: Case, composition: str, inside: bool) -> str:
-    try:
-        relative = error(case, composition, inside)
-    except Exception as problem:  # PyTorch may raise anything; that is the answer
-        return f"refuses ({type(problem).__name__})"
-    return "right" if relative <= RIGHT else f"**wrong** ({100 * relative:.2g} %)"
+    """Of the Hessian by a composition, in the words of ``measure.verdict``."""
+
+    def ask() -> list[Tensor]:
+        context = second_order() if inside else contextlib.nullcontext()
+        with context, sdpa_kernel(SDPBackend.MATH):
+            return [COMPOSITIONS[composition](case.loss(case.function))(case.numbers())]
+
+    return measure.verdict(ask, [case.expected], RIGHT)
 
 
 def answers(case: Case) -> dict[str, str]:
@@ -143,13 +139,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     rows = {name: answers(case) for name, case in CASES.items()}
-    titles = list(next(iter(rows.values())))
     note = f"{machine()}; float64, errors of whole Hessians; `python -m benchmarks.functions` remakes it."
-    lines = [line(["", *titles]), f"|---{'|---' * len(titles)}|"]
-    lines += [line([name, *row.values()]) for name, row in rows.items()]
-    text = "\n".join([*lines, "", note])
-    print(text)
-    save(options.out, "functions", {"note": note, "rows": rows}, text)
+    save_answers(options.out, "functions", rows, note)
 
 
 if __name__ == "__main__":

@@ -94,13 +94,19 @@ def _tensors(tree: Any) -> list[Tensor]:
     return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
 
 
-def needs(work: Callable[[], object]) -> tuple[int, int, list[int]]:
-    """Operations of the matrix products that ``work`` calls, bytes of its inputs, and of each of its results."""
+def operations(work: Callable[[], object]) -> int:
+    """Of the matrix products that ``work`` calls."""
     with FlopCounterMode(display=False) as products:
         work()
+    return products.get_total_flops()
+
+
+def needs(work: Callable[[], object]) -> tuple[int, int, list[int]]:
+    """Operations of the matrix products that ``work`` calls, bytes of its inputs, and of each of its results."""
+    flops = operations(work)
     with _FirstReads() as reads:
         results = work()
-    return products.get_total_flops(), reads.bytes, [tensor.nbytes for tensor in _tensors(results)]
+    return flops, reads.bytes, [tensor.nbytes for tensor in _tensors(results)]
 
 
 def written(sizes: list[int]) -> list[Tensor]:
@@ -138,7 +144,7 @@ class Row:
 def compare(cells: dict[str, Cell], rates: Rates) -> Row:
     works = {name: cells[name].prepare() for name in ("alternet", "eager")}
     flops, read, sizes = needs(works["eager"])
-    own_flops = needs(works["alternet"])[0]
+    own_flops = operations(works["alternet"])
     works["results"] = lambda: written(sizes)
     seconds = {name: statistics.median(runs) for name, runs in interleaved_seconds(works).items()}
     cell = cells["alternet"]

@@ -43,6 +43,20 @@ def worst_error(got: Sequence[Tensor], want: Sequence[Tensor]) -> float:
     return max(errors, key=lambda error: math.inf if math.isnan(error) else error)
 
 
+def verdict(ask: Callable[[], Sequence[Tensor]], want: Sequence[Tensor], tolerance: float) -> str:
+    """``right``, ``**wrong** (relative error)`` or ``refuses (error)``: what ``ask`` gives, beside what it should."""
+    try:
+        got = ask()
+    except Exception as error:  # a package may raise anything; that is the answer
+        return f"refuses ({type(error).__name__})"
+    if len(got) != len(want):
+        return "**wrong** (missing)"
+    worst = worst_error(got, want)
+    if worst <= tolerance:
+        return "right"
+    return "**wrong** (NaN)" if worst != worst else f"**wrong** ({100 * worst:.2g} %)"
+
+
 def median_ratio(slow: list[float], fast: list[float]) -> float:
     """The median over rounds of slow / fast: pairs that ran side by side."""
     return statistics.median(a / b for a, b in zip(slow, fast, strict=True))

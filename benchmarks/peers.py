@@ -29,8 +29,8 @@ from torch.nn.attention.flex_attention import flex_attention
 from alternet.analysis.machine import describe
 from alternet.kernels import attention
 
-from .measure import worst_error
-from .report import RESULTS, save
+from . import measure
+from .report import RESULTS, save_answers
 
 RIGHT = 1e-3  # relative error in float32 that still counts as right: ten times what rounding makes of these sizes
 HEADS, SIZE = 2, 32
@@ -196,16 +196,7 @@ def verdict(package: Package, question: Question, device: str) -> str:
     x = question.inputs()
     want = question.ask(eager, x)
     f = package.dual if question.forward_mode else package.call
-    try:
-        got = question.ask(f, [t.float().to(device) for t in x])
-    except Exception as error:  # a package may raise anything; that is the answer
-        return f"refuses ({type(error).__name__})"
-    if len(got) != len(want):
-        return "**wrong** (missing)"
-    worst = worst_error(got, want)
-    if worst <= RIGHT:
-        return "right"
-    return "**wrong** (NaN)" if worst != worst else f"**wrong** ({100 * worst:.2g} %)"
+    return measure.verdict(lambda: question.ask(f, [t.float().to(device) for t in x]), want, RIGHT)
 
 
 def table(device: str) -> dict[str, dict[str, str]]:
@@ -246,12 +237,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     about = describe()
     where = "on a GPU" if device == "cuda" else "on the CPU, Triton packages in Triton's interpreter"
     note = f"torch {about['torch']}, float32 against float64 eager, {where}; `python -m benchmarks.peers` remakes it."
-    titles = list(next(iter(rows.values())))
-    lines = [f"| | {' | '.join(titles)} |", f"|---{'|---' * len(titles)}|"]
-    lines += [f"| {name} | {' | '.join(answers.values())} |" for name, answers in rows.items()]
-    text = "\n".join([*lines, "", note])
-    print(text)
-    save(options.out, "peers", {"note": note, "rows": rows}, text)
+    save_answers(options.out, "peers", rows, note)
 
 
 if __name__ == "__main__":

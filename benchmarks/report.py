@@ -28,3 +28,13 @@ def save(folder: Path, name: str, content: dict[str, Any], text: str) -> None:
     (folder / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n")
     (folder / f"{name}.md").write_text(text + "\n")
     print(f"written: {folder}/{name}.md, {name}.json")
+
+
+def save_answers(folder: Path, name: str, rows: dict[str, dict[str, str]], note: str) -> None:
+    """Print and write a table of what is answered to each question, a column for everyone who is asked."""
+    titles = next(iter(rows.values()))
+    lines = [f"| | {' | '.join(titles)} |", f"|---{'|---' * len(titles)}|"]
+    lines += [line([question, *answers.values()]) for question, answers in rows.items()]
+    text = "\n".join([*lines, "", note])
+    print(text)
+    save(folder, name, {"note": note, "rows": rows}, text)

@@ -46,11 +46,10 @@ class second_order(TorchFunctionMode):
     and ``cross_entropy``; convolutions on a CPU where PyTorch's double backward of them is slow (``convolution_pays``);
     ``mse_loss``, by plain operations, which have the forward derivative of a gradient that PyTorch's own lacks. Only
     the forward pass must run inside: derivatives of every kind belong to its result, whenever they are taken, also of
-    stretches that are recomputed
-    (``torch.utils.checkpoint`` without reentry). What an operator cannot serve (dropout of attention weights, a tensor
-    subclass, …) goes to PyTorch unchanged, and raises there if PyTorch has no second derivative for it. The nested-
-    tensor fast path of ``nn.TransformerEncoder`` (eval, no gradients, ``src_key_padding_mask``) is not taken inside, so
-    that padded positions hold values where that path holds zeros.
+    stretches that are recomputed (``torch.utils.checkpoint`` without reentry). What an operator cannot serve (dropout
+    of attention weights, a tensor subclass, …) goes to PyTorch unchanged, and raises there if PyTorch has no second
+    derivative for it. The nested-tensor fast path of ``nn.TransformerEncoder`` (eval, no gradients,
+    ``src_key_padding_mask``) is not taken inside, so that padded positions hold values where that path holds zeros.
     ``second_order_model`` is the permanent form.
     """
 
