@@ -20,6 +20,7 @@ from .feature_spectrum import SpectrumAccumulator, feature_spectrum
 from .frequency_noise import frequency_noise
 from .interception import second_order, second_order_model
 from .layer_norm import layer_norm
+from .linear import linear
 from .matrix_product import tile_products
 from .window_attention import window_attention
 
@@ -34,6 +35,7 @@ __all__ = [
     "frequency_noise",
     "gelu",
     "layer_norm",
+    "linear",
     "relu",
     "second_order",
     "second_order_model",

@@ -245,6 +245,11 @@ def reshaped(tensor: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
     return torch.ops.aten._unsafe_view(tensor, shape)
 
 
+def transforms_are_active() -> bool:
+    """Whether the caller is inside a level of ``torch.func``."""
+    return _are_functorch_transforms_active()
+
+
 def is_mapped(tensor: torch.Tensor) -> bool:
     """Whether the tensor itself, not only its tangents, holds an axis of ``vmap``."""
     return is_batchedtensor(_unwrapped(tensor))

@@ -24,6 +24,7 @@ from .convolution import convolution, convolution_pays
 from .cross_entropy import cross_entropy
 from .dispatcher import is_mapped, reshaped
 from .layer_norm import layer_norm
+from .linear import linear, linear_pays
 from .recomputation import recompute_inside
 
 Served = Callable[..., "Tensor | None"]
@@ -43,7 +44,8 @@ class second_order(TorchFunctionMode):
 
     Served: ``scaled_dot_product_attention`` (thereby timm, torchvision and Hugging Face transformers, and
     ``nn.MultiheadAttention``), ``layer_norm``, ``batch_norm``, ``instance_norm`` without running statistics, ``gelu``
-    and ``cross_entropy``; convolutions on a CPU where PyTorch's double backward of them is slow (``convolution_pays``);
+    and ``cross_entropy``; on a CPU convolutions where PyTorch's double backward of them is slow
+    (``convolution_pays``), and ``linear`` in 16 bits outside ``torch.func`` (``linear_pays``);
     ``mse_loss``, by plain operations, which have the forward derivative of a gradient that PyTorch's own lacks. Only
     the forward pass must run inside: derivatives of every kind belong to its result, whenever they are taken, also of
     stretches that are recomputed (``torch.utils.checkpoint`` without reentry). What an operator cannot serve (dropout
@@ -236,6 +238,12 @@ def _convolution(
     return convolution(input, weight, bias, stride, padding, dilation, groups)
 
 
+def _linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor | None:
+    if torch.compiler.is_compiling() or not isinstance(input, Tensor) or not linear_pays(input):
+        return None
+    return linear(input, weight, bias)
+
+
 def _gelu(input: Tensor, approximate: Any = "none") -> Tensor | None:
     order = _memory_order(input)
     if order is None:
@@ -289,6 +297,7 @@ _SERVED: dict[Any, Served] = {
     F.cross_entropy: _cross_entropy,
     F.mse_loss: _mse_loss,
     F.gelu: _gelu,
+    F.linear: _linear,
     torch.conv1d: functools.partial(_convolution, axes=1),
     torch.conv2d: functools.partial(_convolution, axes=2),
     torch.conv3d: functools.partial(_convolution, axes=3),

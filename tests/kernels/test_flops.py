@@ -19,6 +19,8 @@ from alternet.kernels.attention.operator import attention_operator
 from alternet.kernels.convolution import reference as convolution_reference
 from alternet.kernels.convolution.operator import convolution_operator
 from alternet.kernels.derivatives import Operator
+from alternet.kernels.linear import reference as linear_reference
+from alternet.kernels.linear.operator import linear_operator
 
 
 def count(work: Callable[..., object], *args: object, **keywords: object) -> int:
@@ -112,6 +114,12 @@ def test_a_tangent_of_values_alone_needs_no_gradient_of_scores():
     gradients = (*x, None, None, out, lse, out, *t, t_out, t_lse, None, [True, True, True, False, False], *rest[2:])
     products = 3 * BY_WIDTH + BY_VALUE_WIDTH  # S, dP' = G V'^T, dS' K and dS'^T Q; dV' is zero
     assert count(lambda: attention_operator.backward_tangent(*gradients, "auto")) == products
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_linear_counts_what_its_reference_multiplies(bias):
+    x = torch.randn(1, 5, 4), torch.randn(1, 3, 4), torch.randn(1, 3) if bias else None
+    check_against(linear_reference, linear_operator, x, (), (True, True, bias), moving={0, 1, 2})
 
 
 @pytest.mark.parametrize("stride", [1, 2])
