@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ..missing import count, filled, plus
@@ -25,12 +26,12 @@ def forward(x: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor]:
 
 def tangent(x, weight, bias, y, t_x, t_weight, t_bias) -> tuple[Tensor]:
     """Returns t_y [T, ...]."""
-    moved = None if t_x is None else t_x @ weight.mT
-    turned = None if t_weight is None else x @ t_weight.mT
-    shift = None
+    t_y: Any = None if t_x is None else t_x @ weight.mT
+    t_y = plus(t_y, None if t_weight is None else x @ t_weight.mT)
     if t_bias is not None:
         shift = t_bias[:, :, None].expand(-1, -1, x.shape[1], -1)
-    return (plus(plus(moved, turned), shift).contiguous(),)
+        t_y = shift.clone(memory_format=torch.contiguous_format) if t_y is None else t_y + shift
+    return (t_y,)
 
 
 def backward(x, weight, bias, y, grad, *, needs) -> tuple[Tensor | None, ...]:

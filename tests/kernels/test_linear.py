@@ -69,6 +69,14 @@ def test_sums_in_place_are_those_of_the_reference(moving, count):
         assert now is before is None or torch.equal(now, before)
 
 
+@pytest.mark.parametrize("maps", [in_place, reference])
+def test_a_tangent_of_one_row_is_no_view_of_the_biases(maps):
+    t_bias = normal(1, 1, 4)
+    (t_y,) = maps.tangent(*inputs(1, 3, 4), None, None, None, t_bias)
+    torch.testing.assert_close(t_y, t_bias[:, :, None])
+    assert t_y.data_ptr() != t_bias.data_ptr()
+
+
 @pytest.mark.parametrize("mapped", list(itertools.product((None, 0), repeat=3))[1:], ids=str)
 def test_vmap_of_a_product(mapped):
     x = [normal(*(() if d is None else (3,)), *shape) for d, shape in zip(mapped, [(2, 4), (5, 4), (5,)], strict=True)]
