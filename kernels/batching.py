@@ -8,6 +8,11 @@ import torch
 from torch import Tensor
 
 
+def whole(shapes: Sequence[torch.Size | None]) -> Sequence[torch.Size | None]:
+    """``Signature.batch_shapes`` where every input has the whole batch."""
+    return shapes
+
+
 class Fold:
     """One call under ``vmap`` as one call without it.
 

@@ -62,6 +62,21 @@ def of_attention(call: Call, by_width: int, by_value_width: int) -> int:
     return by_width * wide + by_value_width * value_wide
 
 
+def of_layer(call: Call, each: int) -> int:
+    """Of a map of a layer whose first inputs are x and W: the products of x and W, of g and W, and of g and x.
+
+    ``each`` is any of the three.
+    """
+    if call.map == "forward":
+        return each
+    if call.map == "backward":
+        return each * (call.needs[0] + call.needs[1])
+    t_x, t_weight = call.t_x[:2]
+    if call.map == "tangent":
+        return each * call.tangents * (t_x + t_weight)
+    return each * call.tangents * (call.needs[0] * (call.t_grad + t_weight) + call.needs[1] * (call.t_grad + t_x))
+
+
 def _of_scores(needs: Sequence[bool]) -> bool:
     """Whether a gradient of the scores is needed."""
     return needs[0] or needs[1] or any(needs[3:])

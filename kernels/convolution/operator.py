@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from .. import flops
+from .. import batching, flops
 from ..derivatives import Operator, Signature
 from . import reference
 from .products import result_shape
@@ -19,23 +17,10 @@ def _fake(x: Tensor, weight: Tensor, bias: Tensor | None, **geometry: Any) -> tu
     return (x.new_empty(result_shape(x.shape, weight.shape, **geometry)),)
 
 
-def _batch_shapes(shapes: Sequence[torch.Size | None]) -> Sequence[torch.Size | None]:
-    """As they are: every input has the members along its axis 0."""
-    return shapes
-
-
 def _flops(call: flops.Call) -> int:
-    """The products of W and x, of W and g, and of x and g that a map makes."""
     x, weight = call.x[:2]
     each = 2 * math.prod(result_shape(x, weight, **call.parameters)) * math.prod(weight[1:])
-    if call.map == "forward":
-        return each
-    if call.map == "backward":
-        return each * (call.needs[0] + call.needs[1])
-    t_x, t_weight = call.t_x[:2]
-    if call.map == "tangent":
-        return each * call.tangents * (t_x + t_weight)
-    return each * call.tangents * (call.needs[0] * (call.t_grad + t_weight) + call.needs[1] * (call.t_grad + t_x))
+    return flops.of_layer(call, each)
 
 
 convolution_operator = Operator(
@@ -46,7 +31,7 @@ convolution_operator = Operator(
         residuals=(),
         parameters=(("int", "out_channels"), ("int[]", "stride"), ("int[]", "padding"), ("int[]", "dilation")),
         fake=_fake,
-        batch_shapes=_batch_shapes,
+        batch_shapes=batching.whole,  # every input has the members along its axis 0
         needs_output=False,
         flops=_flops,
     ),

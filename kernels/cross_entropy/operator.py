@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
+from .. import batching
 from ..derivatives import Operator, Signature
 
 
@@ -25,11 +24,6 @@ def _fake(
     return logits.new_empty(shape, dtype=dtype), logits.new_empty(logits.shape[:-1], dtype=dtype)
 
 
-def _batch_shapes(shapes: Sequence[torch.Size | None]) -> Sequence[torch.Size | None]:
-    """Every input has the whole batch."""
-    return shapes
-
-
 cross_entropy_operator = Operator(
     Signature(
         name="cross_entropy",
@@ -38,7 +32,7 @@ cross_entropy_operator = Operator(
         residuals=("lse",),
         parameters=(("float", "label_smoothing"), ("int", "ignore_index"), ("str", "reduction")),
         fake=_fake,
-        batch_shapes=_batch_shapes,
+        batch_shapes=batching.whole,
         constants=("index",),
         needs_output=False,
     )

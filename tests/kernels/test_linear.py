@@ -15,18 +15,8 @@ from alternet.kernels import linear, second_order, use_backend
 from alternet.kernels.linear import in_place, reference
 from alternet.kernels.linear.cases import inputs
 
-
-def normal(*shape: int, dtype: torch.dtype = torch.float64, seed: int = 0) -> torch.Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
-
-
-def product(f, x: list[torch.Tensor]) -> list[torch.Tensor]:
-    """f, its gradient and a Hessian-vector product, by double backward."""
-    leaves = [t.clone().requires_grad_() for t in x]
-    y = f(*leaves)
-    first = torch.autograd.grad(y.sin().sum(), leaves, create_graph=True)
-    second = torch.autograd.grad(first, leaves, [normal(*t.shape, seed=1).to(t.dtype) for t in leaves])
-    return [y, *first, *second]
+from .graphs import ours
+from .layers import normal, product
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)
@@ -104,17 +94,13 @@ def test_autocast_is_pytorchs(dtype, served):
         torch.testing.assert_close(a.float(), b.float(), rtol=0.03, atol=0.03 * b.abs().max().item())
 
 
-def is_ours(y: torch.Tensor) -> bool:
-    return "linear" in type(y.grad_fn.next_functions[0][0]).__name__ if y.grad_fn else False
-
-
 def test_second_order_serves_16_bits_under_autograd():
     layer, x = torch.nn.Linear(4, 3), normal(2, 4, dtype=torch.float32)
     with second_order():
-        assert not is_ours(layer(x))
+        assert not ours(layer(x))
         with torch.autocast("cpu", torch.bfloat16):
-            assert is_ours(layer(x))
-        assert is_ours(layer.bfloat16()(x.bfloat16()))
+            assert ours(layer(x))
+        assert ours(layer.bfloat16()(x.bfloat16()))
 
 
 def test_second_order_leaves_it_to_pytorch_inside_torch_func(monkeypatch):
