@@ -93,10 +93,10 @@ def define(
     autograd = _autograd_kernel(_below(op, kernel), rules, rule, plain)
     single = schema.endswith("-> (Tensor)")  # PyTorch passes a single result bare, here everything is a tuple
     dispatched = (lambda *args: (op(*args),)) if single else op
+    bottom = _bottom(_below(op, kernel), rules, rule, plain, dispatched)
     if rules is None:
-        call = dispatched
+        call = levels.direct(bottom=bottom, dispatched=dispatched)
     else:
-        bottom = _bottom(_below(op, kernel), rules, rule, plain, dispatched)
         call = levels.walker(name, rules, bottom=bottom, joint=_joint(rules), plain=plain, dispatched=dispatched)
     if single:
         kernel, fake, autograd = _first(kernel), _first(fake), _first(autograd)
@@ -140,8 +140,8 @@ def _autograd_kernel(below: Call, rules: Rules | None, rule: Any, plain: Call) -
     return autograd
 
 
-def _bottom(below: Call, rules: Rules, rule: Any, plain: Call, dispatched: Call) -> Call:
-    """The same below all levels of ``torch.func`` without the dispatcher, for ``levels.walker``."""
+def _bottom(below: Call, rules: Rules | None, rule: Any, plain: Call, dispatched: Call) -> Call:
+    """The same below all levels of ``torch.func`` without the dispatcher, for ``levels``."""
 
     def bottom(*args):
         if not _all_plain(args):
@@ -151,7 +151,7 @@ def _bottom(below: Call, rules: Rules, rule: Any, plain: Call, dispatched: Call)
         reverse, forward = _wanted_at_the_bottom(args)
         if not (reverse or forward):
             return below(None, *args)
-        if forward and rules.forward is None:
+        if rules is None or (forward and rules.forward is None):
             return plain(*args)
         return rule.apply(None, *args)
 

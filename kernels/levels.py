@@ -144,9 +144,7 @@ def walker(name: str, rules: Any, *, bottom: Call, joint: Joint, plain: Call, di
     """
 
     def call(*args: Any) -> tuple:
-        if torch.compiler.is_compiling() or _dispatch_tls_is_dispatch_key_excluded(_FRONT) or _traced():
-            return dispatched(*args)
-        return walk(*args)
+        return dispatched(*args) if _watched() else walk(*args)
 
     def walk(*args: Any) -> tuple:
         interpreter = peek_interpreter_stack()
@@ -175,6 +173,15 @@ def walker(name: str, rules: Any, *, bottom: Call, joint: Joint, plain: Call, di
             level.forget()  # the node of a graph keeps the level, but tensors only where saved_tensors counts them
 
     rule = _rule(name, rules, walk)
+    return call
+
+
+def direct(*, bottom: Call, dispatched: Call) -> Call:
+    """The same of an op that has no derivatives of its own: ``bottom`` where there is no level at all."""
+
+    def call(*args: Any) -> tuple:
+        return dispatched(*args) if _watched() or peek_interpreter_stack() is not None else bottom(*args)
+
     return call
 
 
@@ -260,5 +267,11 @@ def _plain_keys(device: str) -> frozenset[int]:
         return frozenset((ordinary, _dispatch_keys(torch.empty(0, device=device)).raw_repr()))
 
 
-def _traced() -> bool:
-    return _is_tracing() or _dispatch_tls_is_dispatch_key_included(_PYTHON)
+def _watched() -> bool:
+    """Whether somebody wants to see the ops themselves."""
+    return (
+        torch.compiler.is_compiling()
+        or _dispatch_tls_is_dispatch_key_excluded(_FRONT)
+        or _is_tracing()
+        or _dispatch_tls_is_dispatch_key_included(_PYTHON)
+    )

@@ -3,6 +3,7 @@
 
 #include "csrc/carver.h"
 #include "csrc/logarithm.h"
+#include "csrc/sweep.h"
 #include "csrc/vector.h"
 #include "feature_spectrum/problem.h"
 
@@ -16,14 +17,31 @@ ALTERNET_INLINE Vector<Real> square_root(Vector<Real> x) {
   return load(numbers);
 }
 
-/// |a + ib|, without overflow where the result has none.
+/// |a + ib|, without overflow where the result has none: by numbers divided by a power of two near the larger one.
 template <typename Real>
 ALTERNET_INLINE Vector<Real> magnitude(Vector<Real> a, Vector<Real> b) {
-  a = a < Real(0) ? -a : a;
-  b = b < Real(0) ? -b : b;
-  const Vector<Real> high = a > b ? a : b, low = a > b ? b : a;
-  const Vector<Real> ratio = low / (high > Real(0) ? high : splat(Real(1)));
-  return high * square_root<Real>(Real(1) + ratio * ratio);
+  using C = LogConstants<Real>;
+  using Integer = typename VectorTypes<Real>::Integer;
+  constexpr Integer bias = std::numeric_limits<Real>::max_exponent - 1;
+  constexpr Integer exponents = (2 * bias + 1) << C::mantissa, largest = (2 * bias - 1) << C::mantissa;
+  const auto exponent = [&](Vector<Real> x) ALTERNET_BODY { return reinterpret_cast<Bits<Real>>(x) & exponents; };
+  const Bits<Real> power = Min::combine(Max::combine(exponent(a), exponent(b)), largest - Bits<Real>{});
+  const auto factor = reinterpret_cast<Vector<Real>>((2 * bias << C::mantissa) - power);
+  a *= factor, b *= factor;
+  return reinterpret_cast<Vector<Real>>(power) * square_root<Real>(a * a + b * b);
+}
+
+/// to[i] += lane i of v.
+template <typename Real>
+ALTERNET_INLINE void add_lanes(double* to, Vector<Real> v) {
+  constexpr int some = LANES<double>;
+  typedef Real Part __attribute__((vector_size(some * sizeof(Real))));
+  ALTERNET_UNROLL
+  for (int i = 0; i < LANES<Real>; i += some) {
+    Part part;
+    std::memcpy(&part, reinterpret_cast<const Real*>(&v) + i, sizeof part);
+    store(to + i, load(to + i) + __builtin_convertvector(part, Vector<double>));
+  }
 }
 
 /// F(k) = sum over j of d[j] exp(-2 pi i j k / n) for k = 0 .. n/2, real d. Its real part sees d[j] + d[n-j] only, its
@@ -51,10 +69,9 @@ class HalfDiagonal {
     for (int64_t k = 0; k < count_; k += WAVES) transform(k);
     const auto counted = first_lanes<Real>(maps);
     for (int64_t k = 0; k < count_; ++k) {
-      alignas(64) Real logs[lanes];
       const auto amplitude = magnitude<Real>(load(real_ + k * lanes), load(imaginary_ + k * lanes));
-      store(logs, where<Real>(counted, logarithm<Real>(amplitude + Real(1e-6)), Vector<Real>{}));
-      for (int i = 0; i < lanes; ++i) totals_[k * lanes + i] += logs[i];
+      const auto logs = where<Real>(counted, logarithm<Real>(amplitude + Real(1e-6)), Vector<Real>{});
+      add_lanes<Real>(totals_ + k * lanes, logs);
     }
   }
 

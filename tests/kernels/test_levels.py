@@ -21,7 +21,7 @@ def tensors(count):
 def way(request, monkeypatch):
     """Both ways of a call."""
     if request.param == "dispatched":
-        monkeypatch.setattr(levels, "_traced", lambda: True)
+        monkeypatch.setattr(levels, "_watched", lambda: True)
     return request.param
 
 
