@@ -64,8 +64,7 @@ class Products:
 
     def gradients(self, grad: Tensor, x: Tensor, weight: Tensor, needs: Sequence[bool]) -> list[Tensor | None]:
         """The cotangents of x, weight and bias for that of ``convolve``'s result; ``None`` where not needed."""
-        windows = grad.shape[0] * grad.shape[2:].numel()
-        by_windows = needs[1] and self.groups == 1 and grad.device.type == "cpu" and are_few(windows, grad.shape[1])
+        by_windows = needs[1] and self.by_windows(grad)
         of_weight = needs[1] and not by_windows
         # oneDNN makes the product to W for the bias's sake too, and returns it unasked
         mask = [needs[0], of_weight, needs[2] and of_weight]
@@ -74,20 +73,25 @@ class Products:
             sizes = [weight.shape[0]]
             d_x, d_weight, d_bias = torch.ops.aten.convolution_backward(grad, x, weight, sizes, *self._geometry, mask)
         if by_windows:
-            d_weight = self._product_of_windows(grad, x).view(weight.shape)
+            d_weight = self.product_of_windows(grad, x, weight)
         if needs[2] and d_bias is None:
             d_bias = grad.sum((0, *range(2, grad.dim())))
         return [d_x, d_weight, None if d_bias is None else d_bias[:, None]]
 
-    def _product_of_windows(self, grad: Tensor, x: Tensor) -> Tensor:
-        """grad [B, O, *S'], x [B, C, *S] -> [O, C K]."""
+    def by_windows(self, grad: Tensor) -> bool:
+        """Whether the product of x and ``grad`` is that of few windows: ``product_of_windows``."""
+        windows = grad.shape[0] * grad.shape[2:].numel()
+        return self.groups == 1 and grad.device.type == "cpu" and are_few(windows, grad.shape[1])
+
+    def product_of_windows(self, grad: Tensor, x: Tensor, weight: Tensor) -> Tensor:
+        """grad [B, O, *S'], x [B, C, *S] -> the cotangent of weight, in its shape."""
         axes = len(self._window)
         if any(self._padding):
             x = F.pad(x, [amount for amount in reversed(self._padding) for _ in range(2)])
         for axis, (size, step, gap) in enumerate(zip(self._window, self._stride, self._dilation, strict=True)):
             x = x.unfold(axis + 2, gap * (size - 1) + 1, step)[..., ::gap]
         windows = x.movedim(1, axes + 1).flatten(axes + 1).flatten(0, axes)  # [B, C, *S', *K] -> [B S', C K]
-        return grad.movedim(1, -1).flatten(0, -2).t() @ windows
+        return (grad.movedim(1, -1).flatten(0, -2).t() @ windows).view(weight.shape)
 
 
 def are_few(windows: int, out_channels: int) -> bool:
