@@ -126,12 +126,11 @@ class LanczosProcess:
         if self._orthogonality is None or size - first > 2:
             return self._space.products(self.block, images).cpu(), math.nan
         *earlier, quotient, squared = self.basis.dots(images[0], start=first).tolist()
-        left = squared - quotient**2
+        taken = quotient**2
         for found, coupling in zip(earlier, self.coupling[0, first:].tolist(), strict=True):
             self._orthogonality.asymmetric(abs(found - coupling))
-            left -= (2 * found - coupling) * coupling
-        accurate = left > squared / 4  # else the difference has lost digits
-        return torch.tensor([[quotient]], dtype=torch.float64), left if accurate else math.nan
+            taken += (2 * found - coupling) * coupling
+        return torch.tensor([[quotient]], dtype=torch.float64), _left(squared, taken)
 
     def _orthogonalize(self, images: Tensor, squared: float) -> tuple[Tensor, float]:
         """Make images: [b, length] orthogonal to the basis; norms [b] of what was taken out, and the norm of what is
@@ -151,7 +150,8 @@ class LanczosProcess:
         removed = torch.linalg.vector_norm(found, dim=0).cpu()
         if self._orthogonality.leaves(float(removed), length):
             self.basis.orthogonalize(images)
-        return removed, math.nan
+            return removed, math.nan
+        return removed, math.sqrt(_left(length**2, float(removed) ** 2))
 
     def _check_finite(self, quotients: Tensor) -> None:
         finite = quotients.isfinite().all(dim=0)
@@ -229,3 +229,9 @@ class LanczosProcess:
         self.coupling = self.coupling @ coordinates
         self._defects = self._defects @ coordinates.abs() + torch.finfo(self._space.dtype).eps * self._scale
         self._chain = int((keep < pairs.settled).sum())
+
+
+def _left(squared: float, taken: float) -> float:
+    """The difference, NaN where it has lost digits."""
+    left = squared - taken
+    return left if left > squared / 4 else math.nan
