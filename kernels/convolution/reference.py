@@ -11,8 +11,8 @@ large as the maps, group by group. Here it is made of the products that training
 Shapes: x [E B, C, *S], weight [E O, C / groups, *K], bias [E O, 1] or None, y [E B, O, *S'], with E members
 (``products.py``), 1 but under ``vmap``. A product that nobody needs is left out.
 
-One convolution of x and x' abreast, or one product to W of both batches, was tried and is slower than two; but where the
-product to W is that of few windows, those of both batches are one product (4 % of a ResNet-18's at 64 px, batch 16).
+One convolution of x and x' abreast, or one product to W of both batches, was tried and is slower than two; but few
+windows of both batches are one product to W (4 % of a Hessian-vector product of a ResNet-18 at 64 px, batch 16).
 
 Everything here is a differentiable composition, so PyTorch can take the derivatives that the four maps do not give.
 """

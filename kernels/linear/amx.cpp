@@ -1,0 +1,4 @@
+#include "linear/problem.h"
+
+#define ALTERNET_KERNELS "linear/kernels.h"
+#include "csrc/compile_amx.h"
