@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .spectrum import OFFSET, frequencies
+from .spectrum import OFFSET
 
 
 def forward(maps: Tensor, *, per_image: bool) -> tuple[Tensor, Tensor]:
@@ -21,11 +21,10 @@ def log_amplitudes(maps: Tensor) -> Tensor:
     height, width = maps.shape[-2:]
     # Overlap-adding the rows, each one column further right, is what fold does with blocks of one column.
     columns = F.fold(maps.flatten(1, 2), output_size=(1, height + width - 1), kernel_size=(1, height))
-    positions = torch.arange(height + width - 1, dtype=torch.float64)
-    phases = torch.pi * torch.outer(positions, frequencies(height, width)[0])
-    cosines, sines = phases.cos().to(maps), phases.sin().to(maps)
-    sums = columns.squeeze(2)  # [B, C, H + W - 1]
-    return torch.log(torch.hypot(sums @ cosines, sums @ sines) + OFFSET)
+    # The waves have the longer side as a period, so that what lies beyond it may be added to what lies before.
+    before, beyond = columns.squeeze(2).split([max(height, width), min(height, width) - 1], dim=-1)
+    sums = before + F.pad(beyond, (0, before.shape[-1] - beyond.shape[-1]))
+    return torch.log(torch.fft.rfft(sums).abs() + OFFSET)
 
 
 def variances(maps: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """Linear layers, and every derivative.
 
 ``reference.py`` is the specification; ``in_place.py`` adds as it multiplies, by PyTorch's own products, and is
-what runs on every device.
+what runs on every device; ``weight_product.py`` makes one kind of them where a CPU has AMX.
 """
 
 from __future__ import annotations
@@ -48,7 +48,8 @@ def linear_pays(x: Tensor) -> bool:
     """Whether ``linear`` has faster second derivatives than PyTorch's own, on a CPU outside ``torch.func``.
 
     In 16 bits: the product of a kept graph of a ViT-Ti under autocast took 0.90 to 1.00 of the time, for it adds as it
-    multiplies and has two nodes a layer instead of a dozen. In float32, where products take longer, it took 0.98 to
-    1.10; inside ``torch.func``, where every visit of a level costs 0.1 ms, 1.06 to 1.10.
+    multiplies and has two nodes a layer instead of a dozen (with AMX 0.8 at 16 images: ``weight_product``). In float32,
+    where products take longer, it took 0.98 to 1.10; inside ``torch.func``, where every visit of a level costs 0.1 ms,
+    1.05 to 1.12, if with AMX less than 1 from 8 images on.
     """
     return x.is_cpu and (is_16_bit(x) or autocasts(x.device)) and not transforms_are_active()

@@ -96,7 +96,7 @@ class TestNumbers:
         torch.testing.assert_close(spectrum.half_diagonal()[1], diagonal[: side // 2 + 1], rtol=0, atol=1e-9)
         torch.testing.assert_close(spectrum.half_diagonal("paper")[1], diagonal[: (side + 1) // 2], rtol=0, atol=1e-9)
 
-    @pytest.mark.parametrize("size", [(3, 8), (8, 3), (1, 5), (6, 1), (7, 5), (33, 20)])
+    @pytest.mark.parametrize("size", [(3, 8), (8, 3), (1, 5), (6, 1), (7, 5), (33, 20), (2, 1100)])
     def test_other_maps_have_the_transform_at_equal_frequencies(self, size):
         spectrum = feature_spectrum(maps(*size), per_image=True)
         torch.testing.assert_close(spectrum.log_amplitude, definition(maps(*size)), rtol=0, atol=1e-9)
@@ -108,6 +108,12 @@ class TestNumbers:
         assert spectrum.log_amplitude[0].item() == pytest.approx(math.log(5 * size[0] * size[1]))
         assert (spectrum.log_amplitude[1:] < math.log(1.1e-6)).all()
         assert spectrum.variance.item() < 1e-25
+
+    def test_a_very_long_map(self):
+        x = torch.full((1, 1, 1, 100_000), 5.0, dtype=torch.float64)
+        values = feature_spectrum(x).log_amplitude
+        assert values[0].item() == pytest.approx(math.log(5e5))
+        assert (values[1:] < math.log(1.1e-6)).all()
 
     def test_a_checkerboard_has_all_its_amplitude_at_pi(self):
         board = (-1.0) ** (torch.arange(6)[:, None] + torch.arange(6))
