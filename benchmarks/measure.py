@@ -34,6 +34,11 @@ def interleaved_seconds(works: Mapping[str, Callable[[], object]]) -> dict[str, 
     return seconds
 
 
+def has_bfloat16() -> bool:
+    """Whether the processor has instructions for products of bfloat16: without, PyTorch's take minutes."""
+    return torch.backends.cpu.get_cpu_capability().startswith("AVX512")
+
+
 def worst_error(got: Sequence[Tensor], want: Sequence[Tensor]) -> float:
     """The largest error of a result relative to its norm; NaN is larger than any."""
     errors = [

@@ -23,6 +23,7 @@ from alternet.kernels import attention, second_order, tile_products
 
 from . import suite
 from .attention import eager
+from .measure import has_bfloat16
 
 VIT = "ViT-Ti, 32 px, patch 2, batch 16"
 VIT_224 = "ViT-Ti, 224 px, batch 4"
@@ -107,9 +108,7 @@ class Cell(suite.Cell):
 
 
 def cells() -> list[Cell]:
-    """Without bfloat16 where the processor has no instructions for it: PyTorch's products then take minutes."""
-    lower = torch.backends.cpu.get_cpu_capability().startswith("AVX512")
-    rows = {row: names for row, (_, names) in ROWS.items() if lower or "bfloat16" not in row[1]}
+    rows = {row: names for row, (_, names) in ROWS.items() if has_bfloat16() or "bfloat16" not in row[1]}
     return [Cell(*row, name) for row, names in rows.items() for name in names]
 
 
