@@ -12,6 +12,9 @@ enum class InstructionSet { generic, avx2, avx512, avx512_bf16, amx };
 /// The one that the kernels run now.
 InstructionSet instruction_set();
 
+/// Whether that multiplies in tiles.
+inline bool has_tiles() { return instruction_set() == InstructionSet::amx; }
+
 /// Those that this processor can run.
 std::vector<std::string> instruction_sets();
 

@@ -16,18 +16,11 @@ constexpr int64_t STEPS = 12;   // of BLOCK along the depth; 6 to 24 take the sa
 constexpr int64_t PANEL = 768;  // columns whose STEPS fit half of a second-level cache
 
 /// c [BLOCK, BLOCK] (+)= two rows of tiles times two columns of tiles.
-inline void multiply_block(int64_t steps, const Pair* a, const Pair* b, float* c, int64_t stride, bool accumulate,
+inline void multiply_block(int64_t steps, const Pair* a, Panels<Pair> b, float* c, int64_t stride, bool accumulate,
                            LeftPacker& beside) {
   begin_tiles<2, 2>(c, stride, accumulate);
   for (int64_t step = 0; step < steps; ++step) {
-    load_tile<6>(b + step * TILE_PAIRS, TILE);
-    load_tile<4>(a + step * TILE_PAIRS, TILE);
-    multiply_tile<0, 4, 6>();
-    load_tile<7>(b + (steps + step) * TILE_PAIRS, TILE);
-    multiply_tile<1, 4, 7>();
-    load_tile<5>(a + (steps + step) * TILE_PAIRS, TILE);
-    multiply_tile<2, 5, 6>();
-    multiply_tile<3, 5, 7>();
+    step_tiles<2, 2>({a + 2 * step * TILE_PAIRS, TILE}, b.below(step * TILE));
     beside.turn();
   }
   end_tiles<2, 2>(c, stride);
@@ -50,15 +43,15 @@ struct WeightMemory {
   }
 };
 
-/// memory.sums (+)= Gᵀ X for all rows of a task, of columns that are packed.
-inline void multiply_stretch(const Stretch& g, Range rows, int64_t columns, bool accumulate, WeightMemory& memory) {
+/// memory.sums (+)= Gᵀ X for all rows of a task.
+inline void multiply_stretch(const Stretch& g, Range rows, Panels<Pair> x, int64_t columns, bool accumulate,
+                             WeightMemory& memory) {
   const int64_t steps = g.steps(), period = std::max<int64_t>(1, columns / BLOCK / 2);
   LeftPacker(g, rows.first, true, memory.left).finish();
   for (int64_t row = 0; row < rows.count; row += BLOCK) {
     LeftPacker next(g, rows.first + row + BLOCK, row + BLOCK < rows.count, memory.next_left, period);
     for (int64_t j = 0; j < columns; j += BLOCK)
-      multiply_block(steps, memory.left, memory.right + j / TILE * steps * TILE_PAIRS,
-                     memory.sums + row * columns + j, columns, accumulate, next);
+      multiply_block(steps, memory.left, x.right(j), memory.sums + row * columns + j, columns, accumulate, next);
     next.finish();
     std::swap(memory.left, memory.next_left);
   }
@@ -91,8 +84,8 @@ inline void run_weight_task(const WeightProduct& p, int64_t task, char* scratch)
           const Rows16 from{of.data + k * of.stride + column, of.stride};
           return Stretch{from, std::min(STEPS * BLOCK, p.depth - k)};
         };
-        pack_right(stretch(p.terms[term].x, j), width, memory.right);
-        multiply_stretch(stretch(p.terms[term].g, 0), rows, width, term + k > 0, memory);
+        const Panels<Pair> x = pack_right(stretch(p.terms[term].x, j), width, memory.right);
+        multiply_stretch(stretch(p.terms[term].g, 0), rows, x, width, term + k > 0, memory);
       }
     round_sums(memory.sums, rows.count, width, p.c + rows.first * p.columns + j, p.columns);
   }

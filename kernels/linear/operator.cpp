@@ -24,20 +24,11 @@ Rows16 rows_of(const Tensor& t, const char* name, int64_t rows, int64_t columns)
   return {static_cast<const uint16_t*>(t.data_ptr()), t.stride(0)};
 }
 
-/// Whether the kernels run on AMX now.
-bool runs_on_tiles() {
-#if defined(__x86_64__)
-  return instruction_set() == InstructionSet::amx;
-#else
-  return false;
-#endif
-}
-
 #if defined(__x86_64__)
 
 /// gᵀ x, or gᵀ x + more_gᵀ more_x.
 Tensor weight_product(Tensor g, Tensor x, std::optional<Tensor> more_g, std::optional<Tensor> more_x) {
-  STD_TORCH_CHECK(runs_on_tiles(), "weight_product: needs AMX");
+  STD_TORCH_CHECK(has_tiles(), "weight_product: needs AMX");
   STD_TORCH_CHECK(g.dim() == 2 && x.dim() == 2, "weight_product: expected matrices");
   STD_TORCH_CHECK(more_g.has_value() == more_x.has_value(), "weight_product: got half of a pair");
   WeightProduct p;
@@ -70,11 +61,11 @@ Tensor weight_product(Tensor, Tensor, std::optional<Tensor>, std::optional<Tenso
 
 STABLE_TORCH_LIBRARY_FRAGMENT(alternet_native, m) {
   m.def("weight_product(Tensor g, Tensor x, Tensor? more_g, Tensor? more_x) -> Tensor");
-  m.def("runs_on_tiles() -> bool");
+  m.def("has_tiles() -> bool");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(alternet_native, CPU, m) { m.impl("weight_product", TORCH_BOX(&alternet::weight_product)); }
 
 STABLE_TORCH_LIBRARY_IMPL(alternet_native, CompositeExplicitAutograd, m) {
-  m.impl("runs_on_tiles", TORCH_BOX(&alternet::runs_on_tiles));
+  m.impl("has_tiles", TORCH_BOX(&alternet::has_tiles));
 }

@@ -58,20 +58,21 @@ struct Stretch {
   int64_t there(int64_t step) const { return depth - step * BLOCK; }
 };
 
-/// Tiles of a right-hand side, in the order of memory.
-inline void pack_right(const Stretch& x, int64_t columns, Pair* to) {
-  const int64_t apart = x.steps() * TILE_PAIRS;
+/// Tiles of a right-hand side, packed in the order of memory.
+inline Panels<Pair> pack_right(const Stretch& x, int64_t columns, Pair* to) {
+  const Panels<Pair> panels = packed(to, x.steps() * TILE);
   for (int64_t step = 0; step < x.steps(); ++step)
     for (int64_t i = 0; i < TILE; ++i)
       for (int64_t j = 0; j < columns; j += BLOCK) {
         const auto pairs = pairs_of_rows<false>(x.at(step, j), i, x.there(step));
-        Pair* const row = to + j / TILE * apart + step * TILE_PAIRS + i * TILE;
+        Pair* const row = to + j / TILE * panels.panel + step * TILE_PAIRS + i * TILE;
         store(row, pairs.even);
-        store(row + apart, pairs.odd);
+        store(row + panels.panel, pairs.odd);
       }
+  return panels;
 }
 
-/// Packs BLOCK columns of G, a tile every `period` turns.
+/// Packs BLOCK columns of G, a tile every `period` turns, both of a step one behind the other.
 class LeftPacker {
   static constexpr int64_t AHEAD = 2;  // steps, for which numbers are sent: 0.92 of the time where they are not cached
 
@@ -92,7 +93,7 @@ class LeftPacker {
  private:
   ALTERNET_INLINE void pack() {
     const int64_t step = at_ / 2, odd = at_ % 2;
-    Pair* const tile = to_ + (odd * g_.steps() + step) * TILE_PAIRS;
+    Pair* const tile = to_ + at_ * TILE_PAIRS;
     const Rows16 from = g_.at(step, column_);
     for (int64_t i = 0; i < TILE; ++i)
       __builtin_prefetch(from.data + (AHEAD * BLOCK + odd * TILE + i) * from.stride);

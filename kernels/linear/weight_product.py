@@ -28,4 +28,4 @@ def _is_served(t: Tensor) -> bool:
 
 
 def _available() -> bool:
-    return native.unavailable_reason() is None and torch.ops.alternet_native.runs_on_tiles()
+    return native.unavailable_reason() is None and torch.ops.alternet_native.has_tiles()

@@ -18,14 +18,6 @@ namespace {
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 
-bool has_tiles() {
-#if defined(__x86_64__)
-  return instruction_set() == InstructionSet::amx;
-#else
-  return false;
-#endif
-}
-
 /// PyTorch's own, which the replacement of aten::mm does not change.
 Tensor product_of_torch(const Tensor& a, const Tensor& b) {
   const Tensor out = torch::stable::new_empty(a, {0});
