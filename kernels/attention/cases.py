@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..draws import normals
 from .operator import attention_operator as operator  # noqa: F401 - what the tests find here
 
 
@@ -72,10 +73,7 @@ def inputs(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
     """query, key, value and bias; with ``hidden``, -inf hides a third of the keys and every key from query 0."""
     generator = torch.Generator().manual_seed(seed)
-
-    def normal(*shape: int) -> Tensor:
-        return torch.randn(*shape, generator=generator, dtype=torch.float64).to(dtype)
-
+    normal = normals(generator, dtype)
     b = None if bias is None else normal(*bias)
     if b is not None and hidden:
         b = b.masked_fill(torch.rand(b.shape, generator=generator) < 1 / 3, -torch.inf)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..draws import normals
 from .operator import batch_norm_operator as operator  # noqa: F401 - what the tests find here
 
 
@@ -45,10 +46,7 @@ def inputs(
 ) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None, Tensor | None]:
     """x [batch groups, rows samples, channels, width], weight and bias, and statistics where they are ``constant``."""
     generator = torch.Generator().manual_seed(seed)
-
-    def normal(*shape: int) -> Tensor:
-        return torch.randn(*shape, generator=generator, dtype=torch.float64)
-
+    normal = normals(generator)
     x = 1.5 * normal(batch, rows, channels, width) + 0.5
     w, b = (0.5 * normal(groups, 1, channels, 1) + shift for shift in (1.0, 0.0)) if affine else (None, None)
     mean = var = None

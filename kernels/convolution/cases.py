@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ..draws import normals
 from .operator import convolution_operator as operator  # noqa: F401 - what the tests find here
 
 
@@ -48,10 +49,7 @@ def inputs(
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """x, weight and bias."""
     generator = torch.Generator().manual_seed(seed)
-
-    def normal(*shape: int) -> Tensor:
-        return torch.randn(*shape, generator=generator, dtype=torch.float64).to(dtype)
-
+    normal = normals(generator, dtype)
     weight = 0.5 * normal(out_channels, channels // groups, *window)
     return normal(batch, channels, *space), weight, normal(out_channels, 1) if bias else None
 

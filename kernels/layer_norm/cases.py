@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..draws import normals
 from .operator import layer_norm_operator as operator  # noqa: F401 - what the tests find here
 
 
@@ -29,10 +30,7 @@ def inputs(
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """x, weight and bias; ``weight`` and ``bias`` are the sizes of their batch axis, ``None`` for a missing one."""
     generator = torch.Generator().manual_seed(seed)
-
-    def normal(*shape: int) -> Tensor:
-        return torch.randn(*shape, generator=generator, dtype=torch.float64)
-
+    normal = normals(generator)
     x = 1.5 * normal(batch, rows, width) + 0.5
     w, b = (None if n is None else 1 + 0.5 * normal(n, 1, width) for n in (weight, bias))
     return x.to(dtype), None if w is None else w.to(dtype), None if b is None else b.to(dtype)

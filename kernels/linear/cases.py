@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..draws import normals
 from .operator import linear_operator as operator  # noqa: F401 - what the tests find here
 
 
@@ -24,10 +25,7 @@ def inputs(
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """x, weight and bias."""
     generator = torch.Generator().manual_seed(seed)
-
-    def normal(*shape: int) -> Tensor:
-        return torch.randn(*shape, generator=generator, dtype=torch.float64).to(dtype)
-
+    normal = normals(generator, dtype)
     weight = 0.5 * normal(1, out_channels, channels)
     return normal(1, rows, channels), weight, normal(1, out_channels) if bias else None
 

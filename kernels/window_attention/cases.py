@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..draws import normals
 from .operator import window_attention_operator as operator  # noqa: F401 - what the tests find here
 
 
@@ -54,9 +55,7 @@ def inputs(
 ) -> tuple[Tensor | None, ...]:
     """query, key, value and a table of this shape; ``size`` and ``value_size`` are channels of one head."""
     generator = torch.Generator().manual_seed(seed)
-
-    def normal(*shape: int) -> Tensor:
-        return torch.randn(*shape, generator=generator, dtype=torch.float64).to(dtype)
+    normal = normals(generator, dtype)
 
     def picture(channels: int) -> Tensor:
         return normal(batch, *pixels, heads, channels) if channels_last else normal(batch, heads, channels, *pixels)
