@@ -6,8 +6,11 @@ input read once, at the rate of a large copy; and every result written once, mea
 fresh, so that the system first clears it. The processor can read while it multiplies, but not clear. The larger of the
 first two and the third are the least time of that work; eager's time over it is the most that any implementation with
 these products could gain. A fused kernel computes some products anew instead of keeping their results, N² numbers: the
-products that alternet makes, as PyTorch's counter of operations counts them, give the least time of its own way. Writes
-benchmarks/results/limits.md and limits.json.
+products that alternet makes, as PyTorch's counter of operations counts them, give the least time of its own way.
+
+Products of these shapes are slower than large ones, and write results that are cleared first where they are fresh. Eager's
+calls of them made once more with nothing between, on the same tensors, say what is left of that machine: what an
+implementation could gain that took no time for all the rest. Writes benchmarks/results/limits.md and limits.json.
 """
 
 from __future__ import annotations
@@ -23,8 +26,8 @@ import torch
 from torch import Tensor
 from torch._C._functorch import get_unwrapped, is_functorch_wrapped_tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils._pytree import tree_leaves, tree_map_only
+from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
 from .measure import interleaved_seconds
 from .report import RESULTS, line, machine, save
@@ -80,14 +83,37 @@ class _FirstReads(TorchDispatchMode):
 
     def _new_bytes(self, tensor: Tensor) -> int:
         """Of its storage, where that was not seen before."""
-        while is_functorch_wrapped_tensor(tensor):  # inside of a transform
-            tensor = get_unwrapped(tensor)
+        tensor = _unwrapped(tensor)
         if tensor._is_zerotensor():  # a derivative that is known to vanish takes no memory
             return 0
         storage = tensor.untyped_storage()
         known = storage.data_ptr() in self._seen
         self._seen[storage.data_ptr()] = storage
         return 0 if known else storage.nbytes()
+
+
+class _ProductCalls(TorchDispatchMode):
+    """The matrix products and convolutions that are called, with their arguments."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._calls: list[tuple[Any, Any, Any]] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func._overloadpacket in flop_registry:
+            self._calls.append((func, *tree_map_only(Tensor, _unwrapped, (args, kwargs or {}))))
+        return func(*args, **(kwargs or {}))
+
+    @torch.no_grad()
+    def repeat(self) -> None:
+        for func, args, kwargs in self._calls:
+            func(*args, **kwargs)
+
+
+def _unwrapped(tensor: Tensor) -> Tensor:
+    while is_functorch_wrapped_tensor(tensor):  # inside of a transform
+        tensor = get_unwrapped(tensor)
+    return tensor
 
 
 def _tensors(tree: Any) -> list[Tensor]:
@@ -109,6 +135,13 @@ def needs(work: Callable[[], object]) -> tuple[int, int, list[int]]:
     return flops, reads.bytes, [tensor.nbytes for tensor in _tensors(results)]
 
 
+def products_alone(work: Callable[[], object]) -> Callable[[], None]:
+    """A function that calls the matrix products of ``work`` again, with the tensors that it had."""
+    with _ProductCalls() as calls:
+        work()
+    return calls.repeat
+
+
 def written(sizes: list[int]) -> list[Tensor]:
     """Tensors of so many bytes, their memory used for the first time."""
     return [torch.empty(size, dtype=torch.uint8).fill_(1) for size in sizes]
@@ -128,6 +161,7 @@ class Row:
     own_products: float
     reads: float
     results: float
+    products_alone: float
     alternet: float
     eager: float
 
@@ -145,6 +179,7 @@ def compare(cells: dict[str, Cell], rates: Rates) -> Row:
     works = {name: cells[name].prepare() for name in ("alternet", "eager")}
     flops, read, sizes = needs(works["eager"])
     own_flops = operations(works["alternet"])
+    works["products_alone"] = products_alone(works["eager"])
     works["results"] = lambda: written(sizes)
     seconds = {name: statistics.median(runs) for name, runs in interleaved_seconds(works).items()}
     cell = cells["alternet"]
@@ -172,8 +207,9 @@ def main() -> None:
 
 HEADER = (
     "| work | what | products | inputs | results | the least | alternet's products | the least with them | alternet "
-    "| of the least | of that with its own products | eager | at most to gain | gained |\n"
-    "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|"
+    "| of the least | of that with its own products | eager | at most to gain | eager's products alone "
+    "| at most with these | gained |\n"
+    "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|"
 )
 
 
@@ -192,6 +228,8 @@ def _line(row: Row) -> str:
         f"{row.alternet / row.own_least:.1f}",
         f"{row.eager * 1e3:.3g} ms",
         f"{row.eager / row.least:.1f}x",
+        f"{row.products_alone * 1e3:.3g} ms" if row.flops else "",
+        f"{row.eager / row.products_alone:.1f}x" if row.flops else "",
         f"{row.eager / row.alternet:.1f}x",
     ]
     return line(cells)

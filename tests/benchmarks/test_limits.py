@@ -4,9 +4,22 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from benchmarks.limits import ROWS, Row, needs, written
+from benchmarks.limits import ROWS, Row, needs, operations, products_alone, written
 from benchmarks.suite import load
+
+
+class Called(TorchDispatchMode):
+    """Every function that is called inside."""
+
+    def __init__(self):
+        super().__init__()
+        self.functions = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.functions.append(func)
+        return func(*args, **(kwargs or {}))
 
 
 def test_a_product_is_two_operations_an_entry_and_three_matrices():
@@ -32,6 +45,24 @@ def test_products_of_transforms_count():
     assert sizes == [36 * 4, 36 * 4]  # the product and its tangent
 
 
+@pytest.mark.parametrize("transform", ["none", "jvp"])
+def test_products_alone_are_the_work_without_the_rest(transform):
+    a, t = torch.randn(6, 6), torch.randn(6, 6)
+
+    def f(x):
+        return (x.exp() @ x).sum() + (x @ x.cos()).square().sum()
+
+    def work():
+        return f(a) if transform == "none" else torch.func.jvp(f, (a,), (t,))
+
+    alone = products_alone(work)
+    with Called() as called:
+        alone()
+    count = {"none": 2, "jvp": 6}[transform]
+    assert called.functions == count * [torch.ops.aten.mm.default]
+    assert operations(alone) == operations(work) == count * 2 * 6**3
+
+
 def test_results_are_of_the_sizes_asked_for():
     assert [t.nbytes for t in written([40, 0, 7])] == [40, 0, 7]
 
@@ -44,7 +75,7 @@ def test_every_row_is_in_its_suite(suite, shape, task):
 
 
 def test_the_least_is_the_slower_of_products_and_reads_and_then_the_results():
-    row = Row("", "", 1, 2, 1, 1, 0.5, 1.0, 0.75, 0.125, 2.0, 3.0)
+    row = Row("", "", 1, 2, 1, 1, 0.5, 1.0, 0.75, 0.125, 0.25, 2.0, 3.0)
     assert (row.least, row.own_least) == (0.875, 1.125)
 
 
