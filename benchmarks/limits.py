@@ -8,9 +8,9 @@ first two and the third are the least time of that work; eager's time over it is
 these products could gain. A fused kernel computes some products anew instead of keeping their results, N² numbers: the
 products that alternet makes, as PyTorch's counter of operations counts them, give the least time of its own way.
 
-Products of these shapes are slower than large ones, and write results that are cleared first where they are fresh. Eager's
-calls of them made once more with nothing between, on the same tensors, say what is left of that machine: what an
-implementation could gain that took no time for all the rest. Writes benchmarks/results/limits.md and limits.json.
+Products of these shapes are slower than large ones, and write results that are cleared first where they are fresh.
+Eager's calls of them made once more with nothing between, on the same tensors, say what is left of that machine: what
+an implementation could gain that took no time for all the rest. Writes benchmarks/results/limits.md and limits.json.
 """
 
 from __future__ import annotations

@@ -74,7 +74,8 @@ def second_order_model(model: nn.Module) -> nn.Module:
 
     Parameters, state dict, classes and results stay as they are; copies and pickles of the model keep the property.
     Modules with timm's ``fused_attn`` switch are set to call ``scaled_dot_product_attention``, which some (Swin) do not
-    by default. Calling it twice changes nothing.
+    by default. Calling it twice changes nothing. A forward pass that ends by Ctrl-C leaves ``second_order()`` on, for
+    PyTorch then skips the hook that ends it; after any other exception it is off.
 
     Raises:
         TypeError: ``model`` is not a module.
