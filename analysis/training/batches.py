@@ -59,11 +59,21 @@ class Batches(Sequence[Batch]):
 
 
 def eval_batches(
-    data: ImageData, batch_size: int = 100, *, limit: int | None = None, device: str | torch.device = "cpu"
+    data: ImageData,
+    batch_size: int = 100,
+    *,
+    limit: int | None = None,
+    seed: int | None = None,
+    device: str | torch.device = "cpu",
 ) -> Batches:
-    """The test set in its own order, or ``limit`` pictures spread evenly over it; targets int64 [B]."""
+    """The test set, or ``limit`` pictures spread evenly over it; targets int64 [B].
+
+    In its own order, often class by class, or with a ``seed`` in a random one.
+    """
     size = len(data.test)  # type: ignore[arg-type]
     order = np.linspace(0, size - 1, min(size, limit or size)).round().astype(int)
+    if seed is not None:
+        order = np.random.default_rng(derived_seed(seed, "test order")).permutation(order)
 
     def make(pictures: list[Image.Image], targets: list[int], number: int) -> Batch:
         return as_tensor(pictures, data), torch.tensor(targets)

@@ -122,6 +122,13 @@ def test_evaluation_covers_the_test_set_in_order_or_evenly():
         batches[3]
 
 
+def test_evaluation_in_random_order_has_the_same_pictures():
+    plain, first, again, other = (eval_batches(some_data(), 4, limit=9, seed=seed).order for seed in (None, 1, 1, 2))
+    assert sorted(first) == sorted(other) == plain.tolist() == sorted(plain)
+    assert first.tolist() == again.tolist() != plain.tolist()
+    assert other.tolist() != first.tolist()
+
+
 def test_too_little_data_for_a_batch():
     with pytest.raises(ValueError, match="batch_size: got 96, expected at most 40"):
         train_batches(some_data(), PAPER, seed=0, epoch=0)
