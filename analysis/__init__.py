@@ -12,6 +12,7 @@ from .curvature.gauss_newton import GaussNewtonOperator
 from .curvature.hessian import HessianOperator
 from .curvature.symmetry import AsymmetryError, Symmetry
 from .features.fourier import Fourier, FourierResult
+from .features.similarity import SimilarityResult, layer_similarities, layer_similarity
 from .features.streaming import feature_statistics
 from .features.variance import Variance, VarianceResult
 from .memory import keep_freed_memory
@@ -29,6 +30,7 @@ __all__ = [
     "GaussNewtonOperator",
     "HessianOperator",
     "Moments",
+    "SimilarityResult",
     "Snapshot",
     "SpectraResult",
     "SpectralDensity",
@@ -40,6 +42,8 @@ __all__ = [
     "feature_statistics",
     "hessian_spectra",
     "keep_freed_memory",
+    "layer_similarities",
+    "layer_similarity",
     "moments",
     "nep",
     "spectra_over_training",

@@ -75,7 +75,7 @@ def feature_statistics(
             raise ValueError(f"batches: batch {number} has feature maps of other sizes than batch 0")
         return row
 
-    with _evaluating(model):
+    with evaluating(model):
         finish(journal, batches, solve, progress or (lambda done, total: None))
     images = sum(row["images"] for row in rows)
     spectra = [_mean(row["spectra"][tap] for row in rows) for tap in range(len(places))]
@@ -109,7 +109,7 @@ def _mean(states: Iterable[dict[str, Any]]) -> Spectrum:
 
 
 @contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
+def evaluating(model: nn.Module) -> Iterator[None]:
     """Eval mode inside; afterwards every submodule is in the mode it was in, also where they differed."""
     training = {module: module.training for module in model.modules()}
     model.eval()

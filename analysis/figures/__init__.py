@@ -5,6 +5,7 @@ from __future__ import annotations
 from alternet.analysis.figures.density import draw_density, draw_eigenvalues
 from alternet.analysis.figures.fourier import draw_fourier
 from alternet.analysis.figures.moments import draw_moments
+from alternet.analysis.figures.similarity import draw_similarity
 from alternet.analysis.figures.spectra import draw_spectra
 from alternet.analysis.figures.training import draw_training
 from alternet.analysis.figures.training_spectra import draw_estimates, draw_training_spectra
@@ -16,6 +17,7 @@ __all__ = [
     "draw_estimates",
     "draw_fourier",
     "draw_moments",
+    "draw_similarity",
     "draw_spectra",
     "draw_training",
     "draw_training_spectra",

@@ -93,10 +93,10 @@ def draw_depth_curve(axes: Axes, taps: Sequence[Tap], values: np.ndarray, colour
         if 0 < before.stage < tap.stage:
             axes.axvline((before.depth + tap.depth) / 2, color=GREY, linewidth=0.9, linestyle=(0, (4, 3)))
     axes.plot([tap.depth for tap in taps], values, color=colour, linewidth=1.6, zorder=2)
-    for kind, (marker, face) in KINDS.items():
+    for kind in KINDS:
         points = [(tap.depth, value) for tap, value in zip(taps, values, strict=True) if tap.kind == kind]
         if points:
-            axes.plot(*zip(*points, strict=True), linestyle="", zorder=3, **_mark(marker, face))
+            axes.plot(*zip(*points, strict=True), linestyle="", zorder=3, **kind_mark(kind))
     missing = [tap.depth for tap, value in zip(taps, values, strict=True) if np.isnan(value)]
     if missing:
         middle = (missing[0] + missing[-1]) / 2
@@ -108,17 +108,22 @@ def draw_depth_curve(axes: Axes, taps: Sequence[Tap], values: np.ndarray, colour
 def depth_legend(figure: Figure, taps: Iterable[Tap]) -> None:
     """Say below the panels of ``draw_depth_curve`` what marks, shades and dashes mean, if they occur."""
     taps = list(taps)
-    kinds = {tap.kind for tap in taps}
-    handles: list[Line2D | Patch] = [
-        Line2D([], [], linestyle="", label=KIND_NAMES[kind], **_mark(*KINDS[kind])) for kind in KINDS if kind in kinds
-    ]
-    if "msa" in kinds:
+    handles: list[Line2D | Patch] = [*kind_handles(taps)]
+    if any(tap.kind == "msa" for tap in taps):
         handles.append(Patch(label="where attention acts", **SHADE))
     if any(tap.stage > 1 for tap in taps):
         handles.append(Line2D([], [], color=GREY, linewidth=0.9, linestyle=(0, (4, 3)), label="between two stages"))
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
 
 
-def _mark(marker: str, face: str) -> dict[str, Any]:
+def kind_handles(taps: Iterable[Tap]) -> list[Line2D]:
+    """Entries of a legend for the marks of the kinds that occur."""
+    kinds = {tap.kind for tap in taps}
+    return [Line2D([], [], linestyle="", label=KIND_NAMES[kind], **kind_mark(kind)) for kind in KINDS if kind in kinds]
+
+
+def kind_mark(kind: str) -> dict[str, Any]:
+    """How ``plot`` marks what follows a layer of this kind."""
+    marker, face = KINDS[kind]
     edge = {"markeredgecolor": "#222222", "markeredgewidth": 0.8}
     return {"marker": marker, "markersize": 6.5, "markerfacecolor": face, **edge}

@@ -163,6 +163,47 @@ def test_features_of_a_file_of_others(trained, npz, tmp_path, capsys):
     assert "holds other images as batch 0; remove it to start again" in capsys.readouterr().err
 
 
+def test_similarity_of_one_network_and_of_two(trained, npz, tmp_path, capsys):
+    weights = [str(trained / f"epoch-{epoch}.safetensors") for epoch in (0, 1)]
+    arguments = ["cka", "--data", npz, "--batch-size", "7", "--checkpoint"]
+    assert main([*arguments, weights[0], "--out", str(tmp_path / "one")]) == 0
+    assert capsys.readouterr().out.strip() == str(tmp_path / "one" / "cka.png")  # a single stage
+    one = {"cka.jsonl", "cka.png", "cka-first.json", "cka-first.csv"}
+    assert {path.name for path in (tmp_path / "one").iterdir()} == one
+    assert main([*arguments, *weights, "--out", str(tmp_path / "two")]) == 0
+    two = {f"cka-{which}.{ending}" for which in ("second", "between") for ending in ("json", "csv")}
+    assert {path.name for path in (tmp_path / "two").iterdir()} == one | two
+    alone, first, between = (
+        json.loads((tmp_path / path).read_text())
+        for path in ("one/cka-first.json", "two/cka-first.json", "two/cka-between.json")
+    )
+    assert alone["images"] == 21  # of 24: the last three make no batch
+    np.testing.assert_allclose(alone["cka"], first["cka"], rtol=1e-9)
+    names = [f"vit_tiny_patch16_224 (epoch-{epoch})" for epoch in (0, 1)]
+    assert [between["network"], between["other"]] == names
+    assert np.shape(between["cka"]) == (5, 5)
+    assert main([*arguments, weights[0], "--seed", "1", "--out", str(tmp_path / "seed")]) == 0
+    assert json.loads((tmp_path / "seed" / "cka-first.json").read_text())["cka"] != alone["cka"]
+    capsys.readouterr()
+    assert main([*arguments, weights[0], "--seed", "1", "--out", str(tmp_path / "one")]) == 2
+    assert "cka.jsonl holds other images as batch 0; remove it to start again" in capsys.readouterr().err
+
+
+def test_stages_are_compared_on_the_command_line(trained, npz, tmp_path, capsys):
+    size = ["img_size=8", "window_size=2", "stem_pool=false", "widths=[4,4,4,4]", "num_heads=[1,1,1,1]", "head_dim=4"]
+    network = ["--model", "alternet_18", "--model-args", *size]
+    assert main(["train", *network, "--data", npz, "--out", str(tmp_path), "--epochs", "1", "--batch-size", "32"]) == 0
+    capsys.readouterr()
+    weights = str(tmp_path / "model.safetensors")
+    assert main(["cka", "--checkpoint", weights, "--data", npz, "--out", str(tmp_path / "cka")]) == 0
+    result = json.loads((tmp_path / "cka" / "cka-first.json").read_text())
+    numbers = f"{result['within_stages']:.3f} in a stage, {result['between_stages']:.3f} between two"
+    assert capsys.readouterr().out.splitlines()[1] == f"alternet_18: mean CKA at the same distance {numbers}"
+    both = ["cka", "--checkpoint", weights, str(trained / "model.safetensors"), "--data", npz]
+    message = error_of([*both, "--out", str(tmp_path / "both"), "--normalise", "model"], capsys)
+    assert "normalise: got model, in which the two networks differ, expected data" in message
+
+
 def test_poster(npz, tmp_path, capsys, monkeypatch):
     networks = runpy.run_path(str(Path(__file__).with_name("tiny_poster.py")))["tiny_networks"]
     monkeypatch.setattr(poster, "poster_networks", networks)
@@ -237,6 +278,13 @@ def test_user_errors_are_one_line(trained, npz, tmp_path, capsys):
         "VisionTransformer does not take pictures of 4 x 4 pixels": [
             "features", "--checkpoint", weights, "--data", small, *out
         ],
+        "batch_size: got 3, expected at least 4": ["cka", *measured, *out, "--batch-size", "3"],
+        "checkpoint: got 3 files, expected one or two": [
+            "cka", "--checkpoint", weights, weights, weights, "--data", npz, *out
+        ],
+        f"checkpoint: got {weights} twice, expected two networks": [
+            "cka", "--checkpoint", weights, weights, "--data", npz, *out
+        ],
         "gives [1, 3] for a picture, expected [1, 2], the classes": [
             "hessian", "trace", "--checkpoint", weights, "--data", two, *out, "--fraction", "1"
         ],
@@ -252,6 +300,7 @@ def test_user_errors_are_one_line(trained, npz, tmp_path, capsys):
         ["train", "--model", "a"],
         ["poster"],
         ["features", "--checkpoint", "a"],
+        ["cka", "--checkpoint", "a"],
         *(["hessian", what, "--checkpoint", "a"] for what in ("top", "density", "trace", "spectra")),
         ["hessian", "study"],
     ],

@@ -10,12 +10,14 @@ from PIL import Image
 
 from alternet.analysis.features import Tap
 from alternet.analysis.features.fourier import FourierResult
+from alternet.analysis.features.similarity import SimilarityResult
 from alternet.analysis.features.variance import VarianceResult
 from alternet.analysis.figures import (
     draw_density,
     draw_estimates,
     draw_fourier,
     draw_moments,
+    draw_similarity,
     draw_spectra,
     draw_training,
     draw_training_spectra,
@@ -26,6 +28,7 @@ from alternet.analysis.figures.density import _draw_densities as fill_densities
 from alternet.analysis.figures.eigenvalue_axis import EigenvalueScale
 from alternet.analysis.figures.fourier import _draw as fill_fourier
 from alternet.analysis.figures.moments import _draw as fill_moments
+from alternet.analysis.figures.similarity import _draw as fill_similarity
 from alternet.analysis.figures.spectra import _draw as fill_spectra
 from alternet.analysis.figures.training import _draw as fill_training
 from alternet.analysis.figures.training_spectra import _draw_densities as fill_training_spectra
@@ -53,6 +56,14 @@ def fourier_result(network="AlterNet", axis="exact"):
 
 def variance_result(network="AlterNet", values=(1, 2, 1.5, 0.5, 0.25)):
     return VarianceResult(network, 32, tuple(TAPS), tuple(SIZES), np.array([*values, np.nan], dtype=float))
+
+
+def similarity_result(other=None):
+    other_taps = TAPS if other is None else TAPS[:4]
+    depths = np.subtract.outer([tap.depth for tap in TAPS], [tap.depth for tap in other_taps])
+    cka = np.exp(-abs(depths))
+    cka[5] = np.nan
+    return SimilarityResult("AlterNet", other, 32, tuple(TAPS), tuple(other_taps), cka)
 
 
 def spectra_result(values, network="ViT"):
@@ -101,6 +112,7 @@ def filled(fill, *results):
 DRAWINGS = {
     "fourier": lambda path: draw_fourier([fourier_result("ResNet"), fourier_result("ViT"), fourier_result()], path),
     "variance": lambda path: draw_variance([variance_result("ResNet"), variance_result()], path),
+    "similarity": lambda path: draw_similarity([similarity_result(), similarity_result("ViT")] * 2, path),
     "spectra": lambda path: draw_spectra([random_spectra("ViT", 30, 5), random_spectra("ResNet", 300, 0)], path),
     "density": lambda path: draw_density(DENSITIES, path),
     "moments": lambda path: draw_moments(MOMENTS, path),
@@ -139,6 +151,7 @@ def test_the_old_picture_stays_where_a_new_one_fails(tmp_path):
     [
         (draw_fourier, []),
         (draw_variance, []),
+        (draw_similarity, []),
         (draw_spectra, []),
         (draw_training, {}),
         (draw_spectra, [spectra_result(np.empty((0, 5)))]),
@@ -187,6 +200,29 @@ class TestDepthPanels:
         assert len({tuple(line.get_color()) for line in spectra.lines}) == 5
         curve = next(line for line in trend.lines if len(line.get_xdata()) == 6)
         np.testing.assert_array_equal(curve.get_ydata(), result.high_frequency)
+
+
+class TestSimilarity:
+    def test_maps_begin_at_the_lower_left(self):
+        result = similarity_result("ViT")
+        axes = filled(fill_similarity, [result], 3.0).axes[0]
+        (image,) = axes.images
+        np.testing.assert_array_equal(image.get_array().filled(np.nan), result.cka)
+        assert image.origin == "lower"
+        assert image.get_clim() == (0, 1)
+        assert axes.get_ylim() == (-0.5, 5.5)
+        assert axes.get_xlim() == (-0.5, 3.5)
+        assert (axes.get_ylabel(), axes.get_xlabel()) == ("AlterNet", "ViT")
+
+    def test_every_layer_is_marked_and_stages_are_parted(self):
+        axes = filled(fill_similarity, [similarity_result("ViT")], 3.0).axes[0]
+        marks = [line for line in axes.lines if line.get_marker() != "None"]
+        kinds = [style.KINDS[kind][0] for kind in KINDS]
+        assert [line.get_marker() for line in marks] == kinds[:4] + kinds
+        assert [line.get_xdata()[0] for line in marks[:4]] == [0, 1, 2, 3]
+        assert [line.get_ydata()[0] for line in marks[4:]] == [0, 1, 2, 3, 4, 5]
+        boundaries = [[*line.get_xdata(), *line.get_ydata()] for line in axes.lines if line.get_marker() == "None"]
+        assert boundaries == [[2.5, 2.5, 0, 1], [0, 1, 2.5, 2.5], [0, 1, 4.5, 4.5]]
 
 
 class TestSpectra:
