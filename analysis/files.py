@@ -6,6 +6,7 @@ import csv
 import json
 import math
 import os
+import re
 import secrets
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -34,6 +35,11 @@ def check_folder(name: str, folder: Path) -> None:
         raise ValueError(f"{name}: got {folder}, expected a folder, but {there} is a file")
     if not os.access(there, os.W_OK | os.X_OK):
         raise ValueError(f"{name}: got {folder}, expected a folder to write in, but {there} is not writable")
+
+
+def file_stem(name: str) -> str:
+    """``name`` with a dash for what not every file system takes in the name of a file."""
+    return re.sub(r"[^\w.]+", "-", name).strip("-")
 
 
 @contextmanager

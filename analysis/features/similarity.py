@@ -26,9 +26,9 @@ from alternet.analysis.checksum import checksum
 from alternet.analysis.distributed.dealing import Row, check_data, finish
 from alternet.analysis.features.fingerprint import fingerprint
 from alternet.analysis.features.hsic import LEAST, gram_matrix, hsic
-from alternet.analysis.features.streaming import evaluating
 from alternet.analysis.features.taps import Tap, observe, taps
 from alternet.analysis.files import complete, json_number, load_json, save_csv, save_json
+from alternet.analysis.modes import evaluating
 from alternet.analysis.studies.journal import Journal
 
 KIND = "alternet layer similarity"

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -14,6 +13,7 @@ from alternet.analysis.checksum import checksum
 from alternet.analysis.distributed.dealing import Row, check_data, finish
 from alternet.analysis.features.fingerprint import fingerprint
 from alternet.analysis.features.taps import Tap, observe, taps
+from alternet.analysis.modes import evaluating
 from alternet.analysis.studies.journal import Journal
 from alternet.kernels.feature_spectrum import Spectrum, SpectrumAccumulator
 
@@ -106,15 +106,3 @@ def _mean(states: Iterable[dict[str, Any]]) -> Spectrum:
     for state in states:
         whole.merge(SpectrumAccumulator.from_state(state))
     return whole.result()
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Eval mode inside; afterwards every submodule is in the mode it was in, also where they differed."""
-    training = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in training.items():
-            module.training = mode

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, fields
+from itertools import pairwise
 from typing import Any, Literal
 
 from timm.models.resnet import ResNet
@@ -74,6 +75,11 @@ def taps(model: nn.Module) -> list[Tap]:
         raise TypeError(f"model: got {type(model).__name__}, expected {SUPPORTED}")
     steps = len(places) - 1
     return [Tap(depth=number / steps, **place) for number, place in enumerate(places)]
+
+
+def stage_boundaries(places: Sequence[Tap]) -> tuple[float, ...]:
+    """The depths halfway between two stages, of all the taps of a network."""
+    return tuple((before.depth + tap.depth) / 2 for before, tap in pairwise(places) if 0 < before.stage < tap.stage)
 
 
 @contextmanager

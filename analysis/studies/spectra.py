@@ -46,7 +46,7 @@ LOSS_TOLERANCE = 1e-5
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value and its 95 % bootstrap interval over mini-batches; NaN where there is none (of fewer than ``FEWEST``)."""
+    """A value and its 95 % bootstrap interval, over mini-batches or images: NaN of fewer than ``FEWEST``."""
 
     value: float
     low: float

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
@@ -13,7 +12,7 @@ from typing import Any
 
 from torch import nn
 
-from alternet.analysis.files import save_csv, save_json
+from alternet.analysis.files import file_stem, save_csv, save_json
 from alternet.analysis.progress import reporting_stages
 from alternet.analysis.studies.spectra import SpectraResult, hessian_spectra
 
@@ -41,7 +40,7 @@ class Snapshot:
     @property
     def file(self) -> str:
         """The name of its journal."""
-        return f"{re.sub(r'[^0-9A-Za-z._]+', '-', self.network).strip('-')}-{self.epoch}.jsonl"
+        return f"{file_stem(self.network)}-{self.epoch}.jsonl"
 
 
 def spectra_over_training(
