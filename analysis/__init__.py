@@ -1,8 +1,9 @@
 """The studies of Park & Kim, "How Do Vision Transformers Work?" (ICLR 2022), on any timm network and any images.
 
 ``curvature`` has the Hessian as a linear operator, ``solvers`` its eigenvalues, density and trace, ``distributed`` both
-over many processes. ``features`` reads feature maps. ``training`` makes the networks, ``studies`` are the whole jobs,
-``claims`` what they say of the paper's; ``figures`` and ``pages`` show it, ``commands`` is ``python -m alternet``.
+over many processes. ``features`` reads feature maps, ``interventions`` measures what changes cost. ``training`` makes
+the networks, ``studies`` are the whole jobs, ``claims`` what they say of the paper's; ``figures`` and ``pages`` show
+it, ``commands`` is ``python -m alternet``.
 """
 
 if __name__ != "alternet.analysis":
@@ -15,6 +16,8 @@ from .features.fourier import Fourier, FourierResult
 from .features.similarity import SimilarityResult, layer_similarities, layer_similarity
 from .features.streaming import feature_statistics
 from .features.variance import Variance, VarianceResult
+from .interventions.lesion import LesionResult, lesion_study
+from .interventions.noise import NoiseResult, noise_robustness
 from .memory import keep_freed_memory
 from .solvers.density import SpectralDensity, spectral_density
 from .solvers.lanczos import TopEigenvalues, top_eigenvalues
@@ -29,7 +32,9 @@ __all__ = [
     "FourierResult",
     "GaussNewtonOperator",
     "HessianOperator",
+    "LesionResult",
     "Moments",
+    "NoiseResult",
     "SimilarityResult",
     "Snapshot",
     "SpectraResult",
@@ -44,8 +49,10 @@ __all__ = [
     "keep_freed_memory",
     "layer_similarities",
     "layer_similarity",
+    "lesion_study",
     "moments",
     "nep",
+    "noise_robustness",
     "spectra_over_training",
     "spectral_density",
     "top_eigenvalues",

@@ -115,6 +115,12 @@ def numbered_path(text: str) -> tuple[int | None, Path]:
     return (int(number), Path(path)) if equals and number.isdecimal() else (None, Path(text))
 
 
+def labelled_path(text: str) -> tuple[str | None, Path]:
+    """``NAME=FILE`` apart; None where there is no name (which has no slash) before the file."""
+    name, equals, path = text.partition("=")
+    return (name, Path(path)) if equals and "/" not in name else (None, Path(text))
+
+
 def named_value(text: str) -> tuple[str, Any]:
     """A name and a JSON value; what is no JSON is a string."""
     name, equals, value = text.partition("=")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,9 +12,10 @@ import torch
 from timm.data import resolve_model_data_config
 from torch import nn
 
+from alternet.analysis.files import file_stem
 from alternet.analysis.training.checkpoints import checkpoint_state
 from alternet.analysis.training.data import ImageData, load_data
-from alternet.analysis.training.networks import Network
+from alternet.analysis.training.networks import Network, check_fit
 from alternet.analysis.training.recipe import RECIPES, Recipe
 
 
@@ -61,3 +63,20 @@ def normalised(data: ImageData, load: Callable[[], nn.Module], chosen: argparse.
         return data
     config = resolve_model_data_config(load())
     return dataclasses.replace(data, mean=tuple(config["mean"]), std=tuple(config["std"]))
+
+
+def labelled_models(chosen: argparse.Namespace, data: ImageData, device: str) -> dict[str, nn.Module]:
+    """The networks of ``--checkpoint [NAME=]FILE ...`` by the names that results and figures show.
+
+    Raises:
+        ValueError: two have names of which the same files would be made, or one does not fit the ``data``.
+    """
+    networks = [(name, network_of(chosen, path, len(data.classes)), path) for name, path in chosen.checkpoint]
+    names = [network.name if name is None else name for name, network, _ in networks]
+    stem, count = Counter(map(file_stem, names)).most_common(1)[0]
+    if count > 1:
+        raise ValueError(f"checkpoint: {count} are called {stem!r}, expected one; give them as NAME=FILE")
+    models = [network.build(checkpoint=path).to(device) for _, network, path in networks]
+    for model in models:
+        check_fit(model, data)
+    return dict(zip(names, models, strict=True))

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from alternet.analysis.figures.density import draw_density, draw_eigenvalues
 from alternet.analysis.figures.fourier import draw_fourier
+from alternet.analysis.figures.lesion import draw_lesion
 from alternet.analysis.figures.moments import draw_moments
+from alternet.analysis.figures.noise import draw_noise
 from alternet.analysis.figures.similarity import draw_similarity
 from alternet.analysis.figures.spectra import draw_spectra
 from alternet.analysis.figures.training import draw_training
@@ -16,7 +18,9 @@ __all__ = [
     "draw_eigenvalues",
     "draw_estimates",
     "draw_fourier",
+    "draw_lesion",
     "draw_moments",
+    "draw_noise",
     "draw_similarity",
     "draw_spectra",
     "draw_training",

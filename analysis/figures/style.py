@@ -19,8 +19,12 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from alternet.analysis.features import Tap
+from alternet.analysis.features.taps import Tap, stage_boundaries
 from alternet.analysis.files import written_whole
+from alternet.analysis.interventions import Unit
+from alternet.analysis.studies.spectra import Estimate
+
+Place = Tap | Unit
 
 WIDTH = 10.0  # inches
 ABREAST = 3  # panels beside each other at that width
@@ -90,35 +94,52 @@ def draw_depth_curve(axes: Axes, taps: Sequence[Tap], values: np.ndarray, colour
     for before, tap in pairwise(taps):
         if tap.kind == "msa":  # attention acts on the way from the tap before it to its own
             axes.axvspan(before.depth, tap.depth, **SHADE)
-        if 0 < before.stage < tap.stage:
-            axes.axvline((before.depth + tap.depth) / 2, color=GREY, linewidth=0.9, linestyle=(0, (4, 3)))
     axes.plot([tap.depth for tap in taps], values, color=colour, linewidth=1.6, zorder=2)
-    for kind in KINDS:
-        points = [(tap.depth, value) for tap, value in zip(taps, values, strict=True) if tap.kind == kind]
-        if points:
-            axes.plot(*zip(*points, strict=True), linestyle="", zorder=3, **kind_mark(kind))
+    draw_marks(axes, taps, values, stage_boundaries(taps))
     missing = [tap.depth for tap, value in zip(taps, values, strict=True) if np.isnan(value)]
     if missing:
         middle = (missing[0] + missing[-1]) / 2
         centred: dict[str, Any] = {"ha": "center", "va": "center", "transform": axes.get_xaxis_transform()}
         axes.text(middle, 0.5, "maps of a single pixel", rotation=90, color=GREY, fontsize=8.5, **centred)
+
+
+def draw_marks(axes: Axes, places: Sequence[Place], values: Iterable[float], boundaries: Iterable[float]) -> None:
+    """``values`` at places of the network against normalised depth: marks by kind, boundaries of stages dashed."""
+    for boundary in boundaries:
+        axes.axvline(boundary, color=GREY, linewidth=0.9, linestyle=(0, (4, 3)))
+    marked = list(zip(places, values, strict=True))
+    for kind in KINDS:
+        points = [(place.depth, value) for place, value in marked if place.kind == kind]
+        if points:
+            axes.plot(*zip(*points, strict=True), linestyle="", zorder=3, **kind_mark(kind))
     axes.set(xlabel="normalised depth", xlim=(-0.03, 1.03), ymargin=0.08)
 
 
-def depth_legend(figure: Figure, taps: Iterable[Tap]) -> None:
-    """Say below the panels of ``draw_depth_curve`` what marks, shades and dashes mean, if they occur."""
-    taps = list(taps)
-    handles: list[Line2D | Patch] = [*kind_handles(taps)]
-    if any(tap.kind == "msa" for tap in taps):
+def draw_band(axes: Axes, positions: Sequence[float], found: Sequence[Estimate], colour: str, label: str) -> None:
+    """A curve of estimates with their intervals: a band, or of a single one a bar."""
+    bounds = [each.low for each in found], [each.high for each in found]
+    if len(found) > 1:
+        axes.fill_between(positions, *bounds, color=colour, alpha=0.18, linewidth=0)
+    else:
+        axes.vlines(positions, *bounds, color=colour, alpha=0.5, linewidth=3)
+    values = [each.value for each in found]
+    axes.plot(positions, values, color=colour, linewidth=1.8, marker="o", markersize=4.5, label=label)
+
+
+def depth_legend(figure: Figure, places: Iterable[Place], *, shaded: bool = True) -> None:
+    """Say below the panels what the marks, shades (if ``shaded``) and dashes of depth mean, if they occur."""
+    places = list(places)
+    handles: list[Line2D | Patch] = [*kind_handles(places)]
+    if shaded and any(place.kind == "msa" for place in places):
         handles.append(Patch(label="where attention acts", **SHADE))
-    if any(tap.stage > 1 for tap in taps):
+    if any(place.stage > 1 for place in places):
         handles.append(Line2D([], [], color=GREY, linewidth=0.9, linestyle=(0, (4, 3)), label="between two stages"))
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
 
 
-def kind_handles(taps: Iterable[Tap]) -> list[Line2D]:
+def kind_handles(places: Iterable[Place]) -> list[Line2D]:
     """Entries of a legend for the marks of the kinds that occur."""
-    kinds = {tap.kind for tap in taps}
+    kinds = {place.kind for place in places}
     return [Line2D([], [], linestyle="", label=KIND_NAMES[kind], **kind_mark(kind)) for kind in KINDS if kind in kinds]
 
 

@@ -14,7 +14,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from alternet.analysis.figures.eigenvalue_axis import EigenvalueScale, draw_eigenvalue_density, shade_negative
-from alternet.analysis.figures.style import network_colours, save_figure
+from alternet.analysis.figures.style import draw_band, network_colours, save_figure
 from alternet.analysis.studies.spectra import Estimate, ape, nep
 from alternet.analysis.studies.training_spectra import Course
 
@@ -91,13 +91,7 @@ def _draw_bands(axes: Axes, course: Course, estimate: Callable[[np.ndarray], Est
     for network, of in course.items():
         epochs = sorted(of)
         found = [estimate(of[epoch].values) for epoch in epochs]
-        bounds = [each.low for each in found], [each.high for each in found]
-        if len(epochs) > 1:
-            axes.fill_between(epochs, *bounds, color=colours[network], alpha=0.18, linewidth=0)
-        else:
-            axes.vlines(epochs, *bounds, color=colours[network], alpha=0.5, linewidth=3)
-        values = [each.value for each in found]
-        axes.plot(epochs, values, color=colours[network], linewidth=1.8, marker="o", markersize=4.5, label=network)
+        draw_band(axes, epochs, found, colours[network], network)
 
 
 def _scaled(estimate: Estimate, factor: float) -> Estimate:

@@ -204,6 +204,57 @@ def test_stages_are_compared_on_the_command_line(trained, npz, tmp_path, capsys)
     assert "normalise: got model, in which the two networks differ, expected data" in message
 
 
+def test_noise_of_several_networks(trained, npz, tmp_path, capsys):
+    weights = [str(trained / f"{name}.safetensors") for name in ("epoch-0", "model")]
+    arguments = ["noise", "--data", npz, "--out", str(tmp_path), "--frequencies", "0.75", "0.25", "--magnitude", "1"]
+    checkpoints = ["--checkpoint", f"a ViT, fresh={weights[0]}", weights[1]]
+    assert main([*arguments, *checkpoints]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    files = [f"{name}-noise" for name in ("a-ViT-fresh", "vit_tiny_patch16_224")]
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "noise.png", *(f"{name}.{kind}" for name in files for kind in ("json", "csv", "jsonl"))
+    }  # fmt: skip
+    stored = [json.loads((tmp_path / f"{name}.json").read_text()) for name in files]
+    assert [result["network"] for result in stored] == ["a ViT, fresh", "vit_tiny_patch16_224"]
+    for result in stored:
+        assert result["images"] == 24
+        assert result["noise"]["magnitude"] == 1
+        assert [row["frequency_pi"] for row in result["conditions"]] == [0.25, 0.75]
+    assert printed[0] == "a ViT, fresh            accuracy    drop  95 % interval (24 images)"
+    assert printed[1] == f"  unchanged             {stored[0]['accuracy']:8.1%}"
+    low, high = (stored[1]["conditions"][1][name] for name in ("low", "high"))
+    assert printed[7].split() == [
+        "0.75π", *(f"{100 * stored[1]['conditions'][1]['accuracy']:.1f}%", f"{stored[1]['conditions'][1]['drop']:.1f}"),
+        f"[{low:.1f},", f"{high:.1f}]",
+    ]  # fmt: skip
+    assert printed[8] == str(tmp_path / "noise.png")
+
+    changed = [*arguments, "--checkpoint", weights[1], "--equalize-energy"]
+    assert "another study: equalize_energy was false and is true; remove it" in error_of(changed, capsys)
+    assert "another study: std was" in error_of(
+        [*arguments, "--checkpoint", weights[1], "--normalise", "model"], capsys
+    )
+
+    default = ["noise", "--data", npz, "--out", str(tmp_path / "default"), "--checkpoint", weights[1]]
+    assert main(default) == 2
+    message = capsys.readouterr().err.splitlines()[-1]
+    assert message == "alternet: frequency: no frequency of a 8 x 8 map is within 0.06366197723675814 of 0.1"
+    assert not (tmp_path / "default").exists()
+
+
+def test_lesions(trained, npz, tmp_path, capsys):
+    torch.save(load_file(trained / "model.safetensors"), tmp_path / "weights.pt")
+    arguments = ["lesion", *VIT, "num_heads=3", "--data", npz, "--out", str(tmp_path / "out")]
+    assert main([*arguments, "--checkpoint", f"ViT={tmp_path / 'weights.pt'}"]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    result = json.loads((tmp_path / "out" / "ViT-lesion.json").read_text())
+    names = ["blocks.0.attn", "blocks.0.mlp", "blocks.1.attn", "blocks.1.mlp"]
+    assert [row["name"] for row in result["conditions"]] == names
+    assert [line.split()[:2] for line in printed[2:6]] == [["without", name] for name in names]
+    assert (tmp_path / "out" / "lesion.png").exists()
+    assert len((tmp_path / "out" / "ViT-lesion.csv").read_text().splitlines()) == 5
+
+
 def test_poster(npz, tmp_path, capsys, monkeypatch):
     networks = runpy.run_path(str(Path(__file__).with_name("tiny_poster.py")))["tiny_networks"]
     monkeypatch.setattr(poster, "poster_networks", networks)
@@ -285,6 +336,9 @@ def test_user_errors_are_one_line(trained, npz, tmp_path, capsys):
         f"checkpoint: got {weights} twice, expected two networks": [
             "cka", "--checkpoint", weights, weights, "--data", npz, *out
         ],
+        "checkpoint: 2 are called 'vit_tiny_patch16_224', expected one; give them as NAME=FILE": [
+            "noise", "--checkpoint", weights, weights, "--data", npz, *out
+        ],
         "gives [1, 3] for a picture, expected [1, 2], the classes": [
             "hessian", "trace", "--checkpoint", weights, "--data", two, *out, "--fraction", "1"
         ],
@@ -301,6 +355,7 @@ def test_user_errors_are_one_line(trained, npz, tmp_path, capsys):
         ["poster"],
         ["features", "--checkpoint", "a"],
         ["cka", "--checkpoint", "a"],
+        *([what, "--checkpoint", "a"] for what in ("noise", "lesion")),
         *(["hessian", what, "--checkpoint", "a"] for what in ("top", "density", "trace", "spectra")),
         ["hessian", "study"],
     ],

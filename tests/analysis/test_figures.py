@@ -16,7 +16,9 @@ from alternet.analysis.figures import (
     draw_density,
     draw_estimates,
     draw_fourier,
+    draw_lesion,
     draw_moments,
+    draw_noise,
     draw_similarity,
     draw_spectra,
     draw_training,
@@ -27,13 +29,17 @@ from alternet.analysis.figures import (
 from alternet.analysis.figures.density import _draw_densities as fill_densities
 from alternet.analysis.figures.eigenvalue_axis import EigenvalueScale
 from alternet.analysis.figures.fourier import _draw as fill_fourier
+from alternet.analysis.figures.lesion import _draw as fill_lesion
 from alternet.analysis.figures.moments import _draw as fill_moments
+from alternet.analysis.figures.noise import _draw as fill_noise
 from alternet.analysis.figures.similarity import _draw as fill_similarity
 from alternet.analysis.figures.spectra import _draw as fill_spectra
 from alternet.analysis.figures.training import _draw as fill_training
 from alternet.analysis.figures.training_spectra import _draw_densities as fill_training_spectra
 from alternet.analysis.figures.training_spectra import _draw_estimates as fill_estimates
 from alternet.analysis.figures.variance import _draw as fill_variance
+from alternet.analysis.interventions.lesion import LesionResult, Unit
+from alternet.analysis.interventions.noise import Noise, NoiseResult
 from alternet.analysis.solvers.density import SpectralDensity
 from alternet.analysis.solvers.trace import Moments
 from alternet.analysis.studies.spectra import SpectraResult, ape, nep
@@ -103,6 +109,25 @@ DENSITIES = {"blocks.0": spectral_density(300, 4), "head": spectral_density(40, 
 MOMENTS = {"blocks.0": Moments(120.0, 3.0, 400.0, 8.0, 60), "head": Moments(-7.0, float("nan"), 9.0, float("nan"), 3)}
 
 
+UNITS = [Unit(tap.name, tap.kind, tap.stage, tap.depth, tap.module, "zero") for tap in TAPS[1:] if tap.name != "tap3"]
+
+
+def right_images(*shares, images=40):
+    """A row for every share, in which about so many images are right, not only some of the first."""
+    return np.array([(np.arange(images) + 1) % images < share * images for share in shares])
+
+
+def noise_result(network="ViT", frequencies=(0.1, 0.5, 0.9), images=40, **noise):
+    noise = Noise(**{"magnitude": 0.2, "half_width": 0.1, "equalize_energy": False, "seed": 0} | noise)
+    correct = right_images(*np.linspace(0.7, 0.4, len(frequencies)), images=images)
+    return NoiseResult(network, np.arange(images) < 0.8 * images, correct, np.array(frequencies), noise)
+
+
+def lesion_result(network="AlterNet"):
+    correct = right_images(0.1, 0.6, 0.8, 0.7)
+    return LesionResult(network, np.arange(40) < 32, correct, tuple(UNITS), (0.5, 0.9))
+
+
 def filled(fill, *results):
     figure = Figure()
     fill(*results, figure)
@@ -113,6 +138,8 @@ DRAWINGS = {
     "fourier": lambda path: draw_fourier([fourier_result("ResNet"), fourier_result("ViT"), fourier_result()], path),
     "variance": lambda path: draw_variance([variance_result("ResNet"), variance_result()], path),
     "similarity": lambda path: draw_similarity([similarity_result(), similarity_result("ViT")] * 2, path),
+    "noise": lambda path: draw_noise([noise_result("ResNet"), noise_result()], path),
+    "lesion": lambda path: draw_lesion([lesion_result("ResNet"), lesion_result()], path),
     "spectra": lambda path: draw_spectra([random_spectra("ViT", 30, 5), random_spectra("ResNet", 300, 0)], path),
     "density": lambda path: draw_density(DENSITIES, path),
     "moments": lambda path: draw_moments(MOMENTS, path),
@@ -152,6 +179,10 @@ def test_the_old_picture_stays_where_a_new_one_fails(tmp_path):
         (draw_fourier, []),
         (draw_variance, []),
         (draw_similarity, []),
+        (draw_noise, []),
+        (draw_noise, [noise_result(), noise_result(seed=1)]),
+        (draw_noise, [noise_result(), noise_result(equalize_energy=True)]),
+        (draw_lesion, []),
         (draw_spectra, []),
         (draw_training, {}),
         (draw_spectra, [spectra_result(np.empty((0, 5)))]),
@@ -331,6 +362,54 @@ def test_estimates_without_a_positive_eigenvalue():
     proportion, average = filled(fill_estimates, {"ViT": {1: negative, 5: negative}}, "epoch").axes
     assert np.isnan(average.lines[0].get_ydata()).all()
     assert average.get_xlim() == proportion.get_xlim()
+
+
+class TestAccuracyDrops:
+    def test_noise_has_a_curve_with_its_band_for_every_network(self):
+        results = [noise_result("ResNet"), noise_result(frequencies=(0.25, 0.75))]
+        figure = filled(fill_noise, results)
+        axes = figure.axes[0]
+        zero, *curves = axes.lines
+        assert list(zero.get_ydata()) == [0, 0]
+        for curve, band, result in zip(curves, axes.collections, results, strict=True):
+            np.testing.assert_array_equal(curve.get_xdata(), result.frequencies)
+            np.testing.assert_array_equal(curve.get_ydata(), [each.value for each in result.drops])
+            edges = band.get_paths()[0].vertices[:, 1]
+            for bound in [bound for each in result.drops for bound in (each.low, each.high)]:
+                assert np.isclose(edges, bound).any()
+        (legend,) = figure.legends
+        assert [text.get_text() for text in legend.get_texts()] == ["ResNet  (80.0%)", "ViT  (80.0%)"]
+        assert figure.get_suptitle() == "Robustness to noise of one frequency band, ε = 0.2 (40 images)"
+
+    @pytest.mark.filterwarnings("error")
+    def test_a_single_frequency_and_few_images(self, tmp_path):
+        draw_noise([noise_result(frequencies=(0.5,), equalize_energy=True)], tmp_path / "one.png")
+        draw_noise([noise_result(images=4)], tmp_path / "few.png")
+        axes = filled(fill_noise, [noise_result(frequencies=(0.5,))]).axes[0]
+        (estimate,) = noise_result(frequencies=(0.5,)).drops
+        assert axes.collections[0].get_segments()[0][:, 1].tolist() == [estimate.low, estimate.high]
+
+    def test_lesions_have_their_marks_intervals_and_stages(self):
+        result = lesion_result()
+        axes = filled(fill_lesion, [result]).axes[0]
+        values = [each.value for each in result.drops]
+        marks = {line.get_marker(): line.get_xydata().tolist() for line in axes.lines if line.get_marker() != "None"}
+        depths = [unit.depth for unit in UNITS]
+        points = [[depth, value] for depth, value in zip(depths, values, strict=True)]
+        assert marks == {"s": [points[0], points[3]], "v": [points[1], points[2]]}
+        stems, intervals = (lines.get_segments() for lines in axes.collections)
+        assert [stem[:, 1].tolist() for stem in stems] == [[0, value] for value in values]
+        assert [line[:, 1].tolist() for line in intervals] == [[each.low, each.high] for each in result.drops]
+        dashed = [line.get_xdata()[0] for line in axes.lines if line.get_linestyle() == "--"]
+        assert dashed == [0.5, 0.9]  # also where the block behind a boundary is no unit
+        assert axes.get_title() == "AlterNet  (80.0%)"
+
+    def test_lesions_of_networks_share_their_scale(self):
+        whole = replace(lesion_result("ResNet"), correct=np.tile(np.arange(40) < 32, (4, 1)))
+        figure = filled(fill_lesion, [lesion_result(), whole])
+        assert len({axes.get_ylim() for axes in figure.axes}) == 1
+        labels = [text.get_text() for text in figure.legends[0].get_texts()]
+        assert labels == ["convolution block", "attention (MSA)", "between two stages"]
 
 
 def test_networks_keep_their_colours_from_figure_to_figure():
