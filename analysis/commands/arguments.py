@@ -101,6 +101,15 @@ def add_measured(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_batches(parser: argparse.ArgumentParser) -> None:
+    """A trained network and mini-batches of its training set, augmented; ``--checkpoint`` itself is the command's."""
+    add_measured(parser)
+    add_fraction(parser)
+    parser.add_argument("--recipe", choices=("short", "paper"), default="short", help="whose augmentation (short)")
+    parser.add_argument("--weight-decay", type=float, help="of the L2 term (the recipe's)")
+    parser.add_argument("--hessian-batch-size", type=int, default=16, help="images per mini-batch (16)")
+
+
 def named_path(text: str) -> tuple[str, str]:
     """``NAME=FILE`` apart."""
     name, equals, path = text.partition("=")

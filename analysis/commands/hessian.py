@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alternet.analysis.commands.arguments import (
+    add_batches,
     add_data,
     add_fraction,
-    add_measured,
     add_recipe,
     command,
     epochs,
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
     from alternet.analysis.solvers.operators import LinearOperator
     from alternet.analysis.studies.training_spectra import Snapshot
-    from alternet.analysis.training.batches import Batches
     from alternet.analysis.training.data import ImageData
     from alternet.analysis.training.networks import Network
 
@@ -71,7 +70,7 @@ def add(commands: Any) -> None:
         metavar="[EPOCH=]FILE",
         help="one or several of a training, or of several networks; files of other programs with their epoch",
     )
-    _add_batches(spectra)
+    add_batches(spectra)
     spectra.add_argument("-k", type=int, default=5, help="eigenvalues of each mini-batch (5)")
     spectra.add_argument("--tol", type=float, default=1e-3, help="residuals relative to the largest (0.001)")
     _add_operator(spectra)
@@ -93,7 +92,7 @@ def _add_matrix(parser: argparse.ArgumentParser, *, several: bool = False) -> No
     parser.add_argument(
         "--checkpoint", type=Path, required=True, help="safetensors, or a torch file of nothing but tensors"
     )
-    _add_batches(parser)
+    add_batches(parser)
     parser.add_argument("--matrix", choices=("hessian", "gauss-newton"), default="hessian", help="(hessian)")
     _add_operator(parser, several=several)
 
@@ -123,30 +122,11 @@ def _operator_arguments(chosen: argparse.Namespace) -> dict[str, Any]:
     return {name: getattr(chosen, name) for name in ("engine", "micro_batch", "batch_norm", "dropout")}
 
 
-def _add_batches(parser: argparse.ArgumentParser) -> None:
-    add_measured(parser)
-    add_fraction(parser)
-    parser.add_argument("--recipe", choices=("short", "paper"), default="short", help="whose augmentation (short)")
-    parser.add_argument("--weight-decay", type=float, help="of the L2 term (the recipe's)")
-    parser.add_argument("--hessian-batch-size", type=int, default=16, help="images per mini-batch (16)")
-
-
-def _batches(chosen: argparse.Namespace, data: ImageData) -> Batches:
-    """Augmented mini-batches, on the CPU: operators take them to their device one at a time."""
-    from alternet.analysis.commands.inputs import recipe_of
-    from alternet.analysis.training.batches import hessian_batches
-    from alternet.analysis.training.recipe import check_batch_size
-
-    size = chosen.hessian_batch_size
-    check_batch_size(size, "hessian_batch_size")
-    return hessian_batches(data, recipe_of(chosen), seed=chosen.seed, fraction=chosen.fraction, batch_size=size)
-
-
 def _operators(chosen: argparse.Namespace) -> dict[str, Callable[[], LinearOperator]]:
     """What makes the operator of every ``--params``, by its name."""
     from torch.nn.functional import cross_entropy
 
-    from alternet.analysis.commands.inputs import data_of, device_of, network_of, normalised, recipe_of
+    from alternet.analysis.commands.inputs import batches_of, data_of, device_of, network_of, normalised, recipe_of
     from alternet.analysis.curvature.gauss_newton import GaussNewtonOperator
     from alternet.analysis.curvature.hessian import HessianOperator
     from alternet.analysis.distributed import distributed
@@ -154,7 +134,7 @@ def _operators(chosen: argparse.Namespace) -> dict[str, Callable[[], LinearOpera
     data, device = data_of(chosen), device_of(chosen)
     network = network_of(chosen, chosen.checkpoint, len(data.classes))
     model = _load(network, chosen.checkpoint, data, device)
-    batches = _batches(chosen, normalised(data, lambda: model, chosen))
+    batches = batches_of(chosen, normalised(data, lambda: model, chosen))
     kind: Callable[..., Any] = {"hessian": HessianOperator, "gauss-newton": GaussNewtonOperator}[chosen.matrix]
     if chosen.ranks is not None:
         kind = partial(distributed, kind)
@@ -216,7 +196,7 @@ def _spectra(chosen: argparse.Namespace) -> None:
 
 def _snapshots(chosen: argparse.Namespace) -> tuple[list[Snapshot], str]:
     """What ``--checkpoint`` names, and what their numbers count: epochs, or where no file says, the files."""
-    from alternet.analysis.commands.inputs import data_of, device_of, network_of, normalised
+    from alternet.analysis.commands.inputs import batches_of, data_of, device_of, network_of, normalised
     from alternet.analysis.studies.training_spectra import Snapshot
     from alternet.analysis.training.checkpoints import checkpoint_epoch
 
@@ -232,7 +212,7 @@ def _snapshots(chosen: argparse.Namespace) -> tuple[list[Snapshot], str]:
             raise ValueError(f"checkpoint: {path} does not say of which epoch it is; give it as EPOCH={path}")
         network = network_of(chosen, path, len(data.classes))
         load = partial(_load, network, path, data, device)
-        batches = _batches(chosen, normalised(data, load, chosen))
+        batches = batches_of(chosen, normalised(data, load, chosen))
         snapshots.append(Snapshot(network.name, number, load, batches))
     return snapshots, unit
 

@@ -13,10 +13,11 @@ from timm.data import resolve_model_data_config
 from torch import nn
 
 from alternet.analysis.files import file_stem
+from alternet.analysis.training.batches import Batches, hessian_batches
 from alternet.analysis.training.checkpoints import checkpoint_state
 from alternet.analysis.training.data import ImageData, load_data
 from alternet.analysis.training.networks import Network, check_fit
-from alternet.analysis.training.recipe import RECIPES, Recipe
+from alternet.analysis.training.recipe import RECIPES, Recipe, check_batch_size
 
 
 def data_of(chosen: argparse.Namespace) -> ImageData:
@@ -63,6 +64,13 @@ def normalised(data: ImageData, load: Callable[[], nn.Module], chosen: argparse.
         return data
     config = resolve_model_data_config(load())
     return dataclasses.replace(data, mean=tuple(config["mean"]), std=tuple(config["std"]))
+
+
+def batches_of(chosen: argparse.Namespace, data: ImageData) -> Batches:
+    """Augmented mini-batches, on the CPU: what measures them takes them to its device one at a time."""
+    size = chosen.hessian_batch_size
+    check_batch_size(size, "hessian_batch_size")
+    return hessian_batches(data, recipe_of(chosen), seed=chosen.seed, fraction=chosen.fraction, batch_size=size)
 
 
 def labelled_models(chosen: argparse.Namespace, data: ImageData, device: str) -> dict[str, nn.Module]:

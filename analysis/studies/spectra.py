@@ -196,7 +196,7 @@ def hessian_spectra(
         try:
             value = _loss_value(model, loss, batch, matters)
             if known is not None:
-                _check_loss(known["loss"], value, f"out: {out} holds batch {index} with another loss")
+                check_loss(known["loss"], value, f"out: {out} holds batch {index} with another loss")
                 return known
             op = HessianOperator(model, loss, batch, weight_decay=weight_decay, seed=seed + index, **operator)
             return {"data": data, "loss": value, "sizes": len(batch[0]), **_solve(op, k, tol, seed + index)}
@@ -238,7 +238,7 @@ def _loss_value(
     return value
 
 
-def _check_loss(before: float, now: float, message: str) -> None:
+def check_loss(before: float, now: float, message: str) -> None:
     """Weights do not say everything: attention's heads, or what two lambdas compute, show in the loss alone."""
     if not math.isclose(before, now, rel_tol=LOSS_TOLERANCE, abs_tol=LOSS_TOLERANCE):
         raise ValueError(f"{message}: it was {before:.7g} and is {now:.7g}; {START_AGAIN}")
