@@ -1,9 +1,9 @@
 """The studies of Park & Kim, "How Do Vision Transformers Work?" (ICLR 2022), on any timm network and any images.
 
 ``curvature`` has the Hessian as a linear operator, ``solvers`` its eigenvalues, density and trace, ``distributed`` both
-over many processes. ``features`` reads feature maps, ``interventions`` measures what changes cost. ``training`` makes
-the networks, ``studies`` are the whole jobs, ``claims`` what they say of the paper's; ``figures`` and ``pages`` show
-it, ``commands`` is ``python -m alternet``.
+over many processes. ``landscape`` is the loss around the weights, ``features`` reads feature maps, ``interventions``
+measures what changes cost. ``training`` makes the networks, ``studies`` are the whole jobs, ``claims`` what they say of
+the paper's; ``figures`` and ``pages`` show it, ``commands`` is ``python -m alternet``.
 """
 
 if __name__ != "alternet.analysis":
@@ -18,6 +18,9 @@ from .features.streaming import feature_statistics
 from .features.variance import Variance, VarianceResult
 from .interventions.lesion import LesionResult, lesion_study
 from .interventions.noise import NoiseResult, noise_robustness
+from .landscape.loss import loss_landscape
+from .landscape.plane import Plane, random_plane
+from .landscape.result import LandscapeResult
 from .memory import keep_freed_memory
 from .solvers.density import SpectralDensity, spectral_density
 from .solvers.lanczos import TopEigenvalues, top_eigenvalues
@@ -32,9 +35,11 @@ __all__ = [
     "FourierResult",
     "GaussNewtonOperator",
     "HessianOperator",
+    "LandscapeResult",
     "LesionResult",
     "Moments",
     "NoiseResult",
+    "Plane",
     "SimilarityResult",
     "Snapshot",
     "SpectraResult",
@@ -50,9 +55,11 @@ __all__ = [
     "layer_similarities",
     "layer_similarity",
     "lesion_study",
+    "loss_landscape",
     "moments",
     "nep",
     "noise_robustness",
+    "random_plane",
     "spectra_over_training",
     "spectral_density",
     "top_eigenvalues",

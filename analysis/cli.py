@@ -1,4 +1,4 @@
-"""The command ``alternet``: poster, train, hessian, features, cka, noise, lesion, info.
+"""The command ``alternet``: poster, train, hessian, landscape, features, cka, noise, lesion, info.
 
 What the user can mend is one line on stderr and exit status 2. What a command needs is imported when it runs.
 """

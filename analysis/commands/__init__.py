@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from alternet.analysis.commands import features, hessian, info, lesion, noise, poster, similarity, train
+from alternet.analysis.commands import features, hessian, info, landscape, lesion, noise, poster, similarity, train
 
-COMMANDS = (poster, train, hessian, features, similarity, noise, lesion, info)
+COMMANDS = (poster, train, hessian, landscape, features, similarity, noise, lesion, info)

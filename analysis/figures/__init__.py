@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from alternet.analysis.figures.density import draw_density, draw_eigenvalues
 from alternet.analysis.figures.fourier import draw_fourier
+from alternet.analysis.figures.landscape import draw_landscape
 from alternet.analysis.figures.lesion import draw_lesion
 from alternet.analysis.figures.moments import draw_moments
 from alternet.analysis.figures.noise import draw_noise
@@ -18,6 +19,7 @@ __all__ = [
     "draw_eigenvalues",
     "draw_estimates",
     "draw_fourier",
+    "draw_landscape",
     "draw_lesion",
     "draw_moments",
     "draw_noise",

@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from alternet.analysis import LandscapeResult
 from alternet.analysis.cli import main
 from alternet.analysis.studies import poster
 from alternet.analysis.training.checkpoints import save_checkpoint
@@ -255,6 +256,33 @@ def test_lesions(trained, npz, tmp_path, capsys):
     assert len((tmp_path / "out" / "ViT-lesion.csv").read_text().splitlines()) == 5
 
 
+def test_landscape(trained, npz, tmp_path, capsys):
+    weights = [f"{name}={trained / file}.safetensors" for name, file in (("first", "epoch-0"), ("last one", "model"))]
+    arguments = ["landscape", "--data", npz, "--out", str(tmp_path), "--fraction", "0.25", "--hessian-batch-size", "8"]
+    assert main([*arguments, "--checkpoint", *weights, "--size", "3", "--weight-decay", "0.1"]) == 0
+    printed, shown = capsys.readouterr()
+    assert printed.strip() == str(tmp_path / "landscape.png")
+    assert "point" in shown
+    files = {f"{name}.{ending}" for name in ("first", "last-one") for ending in ("jsonl", "json", "csv")}
+    assert {path.name for path in tmp_path.iterdir()} == files | {"landscape.png"}
+    first, last = (LandscapeResult.load(tmp_path / f"{name}.json") for name in ("first", "last-one"))
+    assert (last.network, last.images, last.weight_decay, last.l2_form) == ("last one", 16, 0.1, "squared")
+    assert last.nll.shape == (3, 3)
+    assert last.x.tolist() == [-1, 0, 1]
+    assert first.nll[1, 1] != last.nll[1, 1]
+
+    alone = [*arguments, "--checkpoint", str(trained / "model.safetensors"), "--size", "5"]
+    assert main([*alone, "--extent", "0.5", "--normalize", "paper", "--l2", "paper", "--seed", "1"]) == 0
+    other = LandscapeResult.load(tmp_path / "vit_tiny_patch16_224.json")
+    assert (other.normalize, other.l2_form, other.seed, other.weight_decay) == ("paper", "paper", 1, 0.05)
+    assert other.x.tolist() == [-0.5, -0.25, 0, 0.25, 0.5]
+    capsys.readouterr()
+    twice = [*arguments, "--checkpoint", *[str(trained / f"epoch-{epoch}.safetensors") for epoch in (0, 1)]]
+    assert "2 are called 'vit_tiny_patch16_224', expected one; give them as NAME=FILE" in error_of(twice, capsys)
+    assert "belongs to another study: " in error_of([*alone, "--extent", "2"], capsys)
+    assert "size: got 4, expected an odd number" in error_of([*alone, "--size", "4"], capsys)
+
+
 def test_poster(npz, tmp_path, capsys, monkeypatch):
     networks = runpy.run_path(str(Path(__file__).with_name("tiny_poster.py")))["tiny_networks"]
     monkeypatch.setattr(poster, "poster_networks", networks)
@@ -356,6 +384,7 @@ def test_user_errors_are_one_line(trained, npz, tmp_path, capsys):
         ["features", "--checkpoint", "a"],
         ["cka", "--checkpoint", "a"],
         *([what, "--checkpoint", "a"] for what in ("noise", "lesion")),
+        ["landscape", "--checkpoint", "a"],
         *(["hessian", what, "--checkpoint", "a"] for what in ("top", "density", "trace", "spectra")),
         ["hessian", "study"],
     ],

@@ -16,6 +16,7 @@ from alternet.analysis.figures import (
     draw_density,
     draw_estimates,
     draw_fourier,
+    draw_landscape,
     draw_lesion,
     draw_moments,
     draw_noise,
@@ -29,6 +30,7 @@ from alternet.analysis.figures import (
 from alternet.analysis.figures.density import _draw_densities as fill_densities
 from alternet.analysis.figures.eigenvalue_axis import EigenvalueScale
 from alternet.analysis.figures.fourier import _draw as fill_fourier
+from alternet.analysis.figures.landscape import _draw as fill_landscape
 from alternet.analysis.figures.lesion import _draw as fill_lesion
 from alternet.analysis.figures.moments import _draw as fill_moments
 from alternet.analysis.figures.noise import _draw as fill_noise
@@ -40,6 +42,7 @@ from alternet.analysis.figures.training_spectra import _draw_estimates as fill_e
 from alternet.analysis.figures.variance import _draw as fill_variance
 from alternet.analysis.interventions.lesion import LesionResult, Unit
 from alternet.analysis.interventions.noise import Noise, NoiseResult
+from alternet.analysis.landscape import LandscapeResult
 from alternet.analysis.solvers.density import SpectralDensity
 from alternet.analysis.solvers.trace import Moments
 from alternet.analysis.studies.spectra import SpectraResult, ape, nep
@@ -128,6 +131,20 @@ def lesion_result(network="AlterNet"):
     return LesionResult(network, np.arange(40) < 32, correct, tuple(UNITS), (0.5, 0.9))
 
 
+def landscape_result(network="ViT", steepness=1.0, **changes):
+    x = np.linspace(-1, 1, 5)
+    squares = x[None] ** 2 + x[:, None] ** 2
+    grids = {"nll": 0.5 + steepness * squares, "squared_norm": 40 * (1 + squares), "sum_of_norms": 20 * (1 + squares)}
+    result = LandscapeResult(network, 32, "filter", 0, 0.05, "squared", x, x, **grids)
+    return replace(result, **changes)
+
+
+def with_holes(result):
+    nll = result.nll.copy()
+    nll[0] = np.nan
+    return replace(result, nll=nll)
+
+
 def filled(fill, *results):
     figure = Figure()
     fill(*results, figure)
@@ -141,6 +158,7 @@ DRAWINGS = {
     "noise": lambda path: draw_noise([noise_result("ResNet"), noise_result()], path),
     "lesion": lambda path: draw_lesion([lesion_result("ResNet"), lesion_result()], path),
     "spectra": lambda path: draw_spectra([random_spectra("ViT", 30, 5), random_spectra("ResNet", 300, 0)], path),
+    "landscape": lambda path: draw_landscape([landscape_result(), with_holes(landscape_result("ResNet", 1e9))], path),
     "density": lambda path: draw_density(DENSITIES, path),
     "moments": lambda path: draw_moments(MOMENTS, path),
     "training spectra": lambda path: draw_training_spectra(COURSE, path),
@@ -191,6 +209,8 @@ def test_the_old_picture_stays_where_a_new_one_fails(tmp_path):
         (draw_estimates, {"ViT": {}}),
         (draw_density, {}),
         (draw_moments, {}),
+        (draw_landscape, []),
+        (draw_landscape, [landscape_result(), landscape_result(normalize="paper")]),
         (draw_fourier, [fourier_result(), fourier_result(axis="paper")]),
     ],
 )
@@ -198,6 +218,54 @@ def test_nothing_to_draw_is_an_error(tmp_path, draw, results):
     with pytest.raises(ValueError, match=r"^(results|histories|course|densities|found): .*(got|has no)"):
         draw(results, tmp_path / "figure.png")
     assert not any(tmp_path.iterdir())
+
+
+class TestLandscape:
+    def test_a_column_is_the_surface_and_contours_with_and_without_l2(self):
+        results = [landscape_result(), landscape_result("ResNet", 50.0)]
+        *panels, scale = filled(fill_landscape, results, ["loss", "nll"]).axes
+        assert [axes.name for axes in panels] == ["3d", "rectilinear", "rectilinear"] * 2
+        assert [axes.get_title() for axes in panels[::3]] == ["ViT", "ResNet"]
+        titles = [axes.get_title(loc="left") or axes.get_title() for axes in panels[:3]]
+        assert titles[1:] == ["NLL + L2 (minimum 1.5)", "NLL (minimum 0.5)"]
+        assert scale.get_xlabel() == "rise above the minimum of the panel"
+        assert panels[0].zz_dataLim.intervalx.tolist() == [results[0].loss.min(), results[0].loss.max()]
+
+    def test_a_fourth_network_stands_below_the_first(self):
+        results = [landscape_result(f"{number}", weight_decay=0.0) for number in range(4)]
+        *panels, _ = filled(fill_landscape, results, ["nll"]).axes
+        places = [axes.get_subplotspec() for axes in panels[::2]]
+        assert [(place.rowspan.start, place.colspan.start) for place in places] == [(0, 0), (0, 1), (0, 2), (2, 0)]
+
+    def test_all_panels_share_levels_that_show_the_flattest_and_the_steepest(self):
+        results = [landscape_result(weight_decay=0.0), landscape_result("ResNet", 50.0, weight_decay=0.0)]
+        figure = filled(fill_landscape, results, ["nll"])
+        flat, steep = (figure.axes[i].collections[0].levels for i in (1, 3))
+        assert flat.tolist() == steep.tolist()
+        assert 0 < flat[0] <= 0.25  # what the four neighbours of the minimum rise by
+        assert flat[-1] == 100
+        assert len(flat) > 5
+
+    def test_what_is_not_finite_is_hatched(self):
+        for result, hatched in ((landscape_result(), False), (with_holes(landscape_result()), True)):
+            figure = filled(fill_landscape, [result], ["nll"])
+            assert [bool(axes.patches) for axes in figure.axes[:2]] == [False, hatched]
+            assert [text.get_text() for legend in figure.legends for text in legend.get_texts()] == (
+                ["not finite"] if hatched else []
+            )
+
+    @pytest.mark.filterwarnings("error")
+    def test_flat_and_lonely_landscapes(self, tmp_path):
+        flat = landscape_result(weight_decay=0.0, nll=np.ones((5, 5)))
+        lonely = np.full((5, 5), np.nan)
+        lonely[2, 2] = 1.0
+        for number, result in enumerate((flat, replace(flat, nll=lonely))):
+            draw_landscape([result], tmp_path / f"{number}.png")
+
+    def test_the_title_says_what_is_as_in_the_authors_code(self):
+        result = landscape_result(normalize="paper", l2_form="paper")
+        title = filled(fill_landscape, [result], ["nll"]).get_suptitle()
+        assert title.endswith("(32 images; directions normalised over the first axis; L2 unsquared)")
 
 
 class TestDepthPanels:
