@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from alternet.analysis.commands.arguments import add_measured, command, labelled_path
+from alternet.analysis.commands.arguments import add_measured, add_networks, command
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,14 +23,7 @@ def accuracies(
 ) -> argparse.ArgumentParser:
     """A command on one or several trained networks."""
     parser = command(commands, name, run, text)
-    parser.add_argument(
-        "--checkpoint",
-        type=labelled_path,
-        nargs="+",
-        required=True,
-        metavar="[NAME=]FILE",
-        help="trained networks: safetensors, or torch files of nothing but tensors, with names for the figure",
-    )
+    add_networks(parser)
     add_measured(parser)
     return parser
 

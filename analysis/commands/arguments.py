@@ -110,6 +110,18 @@ def add_batches(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--hessian-batch-size", type=int, default=16, help="images per mini-batch (16)")
 
 
+def add_networks(parser: argparse.ArgumentParser) -> None:
+    """Trained networks that are measured beside each other (``labelled_models``)."""
+    parser.add_argument(
+        "--checkpoint",
+        type=labelled_path,
+        nargs="+",
+        required=True,
+        metavar="[NAME=]FILE",
+        help="trained networks: safetensors, or torch files of nothing but tensors, with names for the figure",
+    )
+
+
 def named_path(text: str) -> tuple[str, str]:
     """``NAME=FILE`` apart."""
     name, equals, path = text.partition("=")

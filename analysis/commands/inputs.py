@@ -73,11 +73,16 @@ def batches_of(chosen: argparse.Namespace, data: ImageData) -> Batches:
     return hessian_batches(data, recipe_of(chosen), seed=chosen.seed, fraction=chosen.fraction, batch_size=size)
 
 
-def labelled_models(chosen: argparse.Namespace, data: ImageData, device: str) -> dict[str, nn.Module]:
+def labelled_models(
+    chosen: argparse.Namespace,
+    data: ImageData,
+    device: str,
+    check: Callable[[nn.Module, ImageData], None] = check_fit,
+) -> dict[str, nn.Module]:
     """The networks of ``--checkpoint [NAME=]FILE ...`` by the names that results and figures show.
 
     Raises:
-        ValueError: two have names of which the same files would be made, or one does not fit the ``data``.
+        ValueError: two have names of which the same files would be made, or one does not pass ``check``.
     """
     networks = [(name, network_of(chosen, path, len(data.classes)), path) for name, path in chosen.checkpoint]
     names = [network.name if name is None else name for name, network, _ in networks]
@@ -86,5 +91,5 @@ def labelled_models(chosen: argparse.Namespace, data: ImageData, device: str) ->
         raise ValueError(f"checkpoint: {count} are called {stem!r}, expected one; give them as NAME=FILE")
     models = [network.build(checkpoint=path).to(device) for _, network, path in networks]
     for model in models:
-        check_fit(model, data)
+        check(model, data)
     return dict(zip(names, models, strict=True))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from alternet.analysis.commands.arguments import add_batches, command, labelled_path
+from alternet.analysis.commands.arguments import add_batches, add_networks, command
 
 if TYPE_CHECKING:
     from torch import nn
@@ -17,14 +17,7 @@ def add(commands: Any) -> None:
     landscape = command(
         commands, "landscape", run, "figure 1: the loss on a plane through the weights of trained networks"
     )
-    landscape.add_argument(
-        "--checkpoint",
-        type=labelled_path,
-        nargs="+",
-        required=True,
-        metavar="[NAME=]FILE",
-        help="trained networks: safetensors, or torch files of nothing but tensors, with names for the figure",
-    )
+    add_networks(landscape)
     add_batches(landscape)
     landscape.add_argument("--size", type=int, default=21, help="points along each direction, odd (21)")
     landscape.add_argument("--extent", type=float, default=1.0, help="how far to go each way (1)")
@@ -53,7 +46,7 @@ def run(chosen: argparse.Namespace) -> None:
     given = {name: getattr(chosen, name) for name in ("size", "extent", "normalize", "l2", "seed")}
 
     def measured(name: str, model: nn.Module) -> LandscapeResult:
-        file = file_stem(name)
+        file = f"{file_stem(name)}-landscape"
         with reporting(f"landscape: {name}", unit="point") as report:
             result = loss_landscape(
                 model,
