@@ -24,9 +24,10 @@ class tile_products:
     ...     products = torch.autograd.grad(gradients, parameters, directions, retain_graph=True)
 
     Each number is the sum of three bfloat16, each product the sum of six of theirs in float32: half the error of
-    float32's own products, and the same on any number of threads. What is small, has no unit stride or has infinities
-    in it, or is below 2^-60 throughout, goes to PyTorch; so does everything where less precision of float32 is allowed
-    (``torch.backends.mkldnn.matmul.fp32_precision``), in code that ``torch.compile`` makes, and on other processors.
+    float32's own products, and the same on any number of threads (of numbers below 2^-102 8 to 24 bits are kept). What
+    is small, has no unit stride or has infinities in it, or is below 2^-60 throughout, goes to PyTorch; so does
+    everything where less precision of float32 is allowed (``torch.backends.mkldnn.matmul.fp32_precision``), in code
+    that ``torch.compile`` makes, and on other processors.
 
     It holds for this thread, may be entered again inside itself, and is on inside the products of
     ``alternet.analysis``. From the first time on ``torch.mm`` on a CPU takes 2 microseconds longer in this process.

@@ -17,9 +17,9 @@ ALTERNET_INLINE Vector<float> leading(Vector<float> x) {
   return reinterpret_cast<Vector<float>>((reinterpret_cast<Vector<Pair>>(x) + 0x8000u) & 0xffff0000u);
 }
 
-/// Pairs of numbers that are bfloat16.
+/// Pairs of numbers that are bfloat16, or subnormal: what these have in the lower half, below 2^-133, is cut off.
 ALTERNET_INLINE Vector<Pair> paired(Vector<float> low, Vector<float> high) {
-  return reinterpret_cast<Vector<Pair>>(low) >> 16 | reinterpret_cast<Vector<Pair>>(high);
+  return reinterpret_cast<Vector<Pair>>(low) >> 16 | (reinterpret_cast<Vector<Pair>>(high) & 0xffff0000u);
 }
 
 /// The larger magnitude; of a number and NaN the number.
@@ -29,7 +29,8 @@ ALTERNET_INLINE Vector<float> larger(Vector<float> a, Vector<float> b) {
       _mm512_range_ps(reinterpret_cast<__m512>(a), reinterpret_cast<__m512>(b), MAGNITUDE));
 }
 
-/// Row i of the tiles of all parts. What is left after two parts has eight bits and is the third exactly.
+/// Row i of the tiles of all parts. What is left after two parts has eight bits and is the third, exactly where it is
+/// not subnormal: of numbers below 2^-102 it may be, and then has bits where its neighbour's go.
 ALTERNET_INLINE void store_parts(Vector<float> low, Vector<float> high, Pair* tiles, int64_t i) {
   ALTERNET_UNROLL
   for (int part = 0; part < PARTS; ++part) {

@@ -104,6 +104,21 @@ def test_what_has_no_parts_is_pytorchs(number, side):
 
 
 @needs_tiles
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("layout", ["rows", "columns", "gaps"])
+def test_numbers_of_any_bits_do_no_harm_to_others(layout, seed):
+    """From the smallest subnormal on: its third part has bits where those of the number beside it lie in the tile."""
+    a, b = factor(64, 96, layout, seed), factor(96, 80, layout, seed + 10)
+    for each, largest in ((a, 60), (b, 40)):
+        each *= torch.exp2(torch.randint(-149, largest, each.shape, generator=torch.Generator().manual_seed(seed)))
+        assert each.abs().min() < 2.0**-140
+    for left, right in ((a, b), (b.t(), a.t())):
+        exact, sizes = left.double() @ right.double(), left.double().abs() @ right.double().abs()
+        allowed = 2.0**-21 * sizes + 2.0**-126 * (left.double().abs().sum(1)[:, None] + right.double().abs().sum(0))
+        assert ((OPS.matrix_product(left, right) - exact).abs() <= allowed).all()
+
+
+@needs_tiles
 @pytest.mark.parametrize("side", [0, 1])
 def test_nan_stays_where_it_belongs(side):
     factors = [normal(40, 60), normal(60, 50, seed=1)]
