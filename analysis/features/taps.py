@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, fields
 from itertools import pairwise
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from timm.models.resnet import ResNet
 from timm.models.resnetv2 import ResNetV2
@@ -23,6 +23,9 @@ from torch import Tensor, nn
 
 from alternet.blocks import AttentionBlock
 from alternet.networks import STAGES, AlterNet
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 Kind = Literal["stem", "conv", "msa", "mlp"]
 Reads = Literal["input", "output"]
@@ -37,12 +40,11 @@ BETWEEN_SUB_BLOCKS = {Block.forward: "norm2", ResPostBlock.forward: "mlp"}
 
 
 @dataclass(frozen=True)
-class Tap:
-    """One place where the residual stream is read.
+class Place:
+    """Where something is in a network: what stands there is the submodule at the dotted path ``module``.
 
-    ``name`` is unique within the network. ``kind`` says what the stream has just passed. ``stage`` counts from 1 (the
-    stem is 0; a ViT has one stage). ``depth`` runs from 0 (the stem) to 1 (the last block) in equal steps. The stream
-    is the input or the output (``reads``) of the submodule at the dotted path ``module``.
+    ``name`` is unique within the network. ``kind`` says what the stream passes there. ``stage`` counts from 1 (the stem
+    is 0; a ViT has one stage). ``depth`` runs from 0 (the stem) to 1 (the last block) in equal steps.
     """
 
     name: str
@@ -50,12 +52,21 @@ class Tap:
     stage: int
     depth: float
     module: str
-    reads: Reads
 
     @classmethod
-    def from_row(cls, row: Mapping[str, Any]) -> Tap:
-        """The tap of a row of a result file, which may hold more. Raises KeyError where it holds less."""
+    def from_row(cls, row: Mapping[str, Any]) -> Self:
+        """The place of a row of a result file, which may hold more. Raises KeyError where it holds less."""
         return cls(**{field.name: row[field.name] for field in fields(cls)})
+
+
+@dataclass(frozen=True)
+class Tap(Place):
+    """One place where the residual stream is read, behind what its ``kind`` says.
+
+    The stream is the input or the output (``reads``) of the submodule.
+    """
+
+    reads: Reads
 
 
 def taps(model: nn.Module) -> list[Tap]:

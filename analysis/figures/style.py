@@ -19,12 +19,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from alternet.analysis.features.taps import Tap, stage_boundaries
+from alternet.analysis.features.taps import Place, Tap, stage_boundaries
 from alternet.analysis.files import written_whole
-from alternet.analysis.interventions import Unit
 from alternet.analysis.studies.spectra import Estimate
-
-Place = Tap | Unit
 
 WIDTH = 10.0  # inches
 ABREAST = 3  # panels beside each other at that width

@@ -16,9 +16,9 @@ blocks of stages. Neither weights nor statistics of norms change.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any, Literal
 
@@ -27,7 +27,7 @@ from timm.models import resnet, resnetv2
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from alternet.analysis.features.taps import Kind, Tap, stage_boundaries, taps
+from alternet.analysis.features.taps import Place, Tap, stage_boundaries, taps
 from alternet.analysis.files import complete, load_json, save_csv, save_json
 from alternet.analysis.interventions.accuracy import COLUMNS, Outcomes, classify, logits
 from alternet.blocks import AttentionBlock, BasicBlock, Bottleneck
@@ -46,24 +46,13 @@ BLOCKS = "blocks of two 3x3 convolutions or bottlenecks, as in timm's resnet18 a
 
 
 @dataclass(frozen=True)
-class Unit:
-    """What can be removed of a network.
+class Unit(Place):
+    """What can be removed of a network; in name, kind, stage and depth the tap behind it.
 
-    ``name``, ``kind``, ``stage`` and ``depth`` are those of the tap behind it (see ``Tap``). Removed is what the
-    submodule at the dotted path ``module`` computes: ``removal`` says whether zeros or its input take its place.
+    Removed is what the submodule computes: ``removal`` says whether zeros or its input take its place.
     """
 
-    name: str
-    kind: Kind
-    stage: int
-    depth: float
-    module: str
     removal: Removal
-
-    @classmethod
-    def from_row(cls, row: Mapping[str, Any]) -> Unit:
-        """The unit of a row of a result file, which may hold more. Raises KeyError where it holds less."""
-        return cls(**{field.name: row[field.name] for field in fields(cls)})
 
 
 def units(model: nn.Module) -> list[Unit]:
