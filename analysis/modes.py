@@ -1,11 +1,12 @@
-"""The modes of a network's modules: training or evaluation."""
+"""How networks are run to be measured: in eval mode, on images that are brought to them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 
 @contextmanager
@@ -18,3 +19,9 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     finally:
         for module, mode in training.items():
             module.training = mode
+
+
+def output_of(model: nn.Module, images: Tensor) -> Any:
+    """What ``model`` gives for ``images``, on its device and in its dtype."""
+    weight = next(model.parameters())
+    return model(images.to(weight.device, weight.dtype))

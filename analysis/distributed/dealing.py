@@ -49,8 +49,10 @@ def finish(journal: Journal, pieces: Any, solve: Solve, report: Report, ranks: R
 
     Raises:
         RankLost: another rank has ended; the message says that the study can go on.
-        ValueError: the journal has more rows than there are pieces.
+        ValueError: there are no pieces (which callers know as ``batches``), or the journal has more rows than pieces.
     """
+    if len(pieces) == 0:
+        raise ValueError("batches: got none, expected at least one")
     journal.check_length(len(pieces))
     if ranks is None:
         _finish_alone(journal, pieces, solve, report)

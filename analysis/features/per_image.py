@@ -62,8 +62,6 @@ def per_image_statistics(
     Raises:
         ValueError: no batches; an ``out`` that is broken or belongs to another network or other batches.
     """
-    if len(batches) == 0:
-        raise ValueError("batches: got none, expected at least one")
     model.eval()
     config = {**fingerprint(model), "images": len(batches.order), "batches": len(batches)}
     journal = Journal(out, KIND, config, KINDS)

@@ -28,7 +28,7 @@ from alternet.analysis.features.fingerprint import fingerprint
 from alternet.analysis.features.hsic import LEAST, gram_matrix, hsic
 from alternet.analysis.features.taps import Tap, observe, taps
 from alternet.analysis.files import complete, json_number, load_json, save_csv, save_json
-from alternet.analysis.modes import evaluating
+from alternet.analysis.modes import evaluating, output_of
 from alternet.analysis.studies.journal import Journal
 
 KIND = "alternet layer similarity"
@@ -161,8 +161,6 @@ def layer_similarities(
         ValueError: no batches; one of fewer than four images that is the only or not the last; features that are not
             finite; an ``out`` that is broken or belongs to other networks or other images.
     """
-    if len(batches) == 0:
-        raise ValueError("batches: got none, expected at least one")
     places = [tuple(taps(model)) for _, model in networks]
     config = {f"network_{number}": fingerprint(model) for number, (_, model) in enumerate(networks, start=1)}
     journal = Journal(out, SUMS_KIND, {**config, "batches": len(batches)}, COLUMNS)
@@ -197,9 +195,8 @@ def _grams(name: str, model: nn.Module, images: Tensor) -> Tensor:
             raise ValueError(f"{name}: the features at {tap.name} are not finite (diverged weights, bad images?)")
         grams.append(gram.cpu())
 
-    weight = next(model.parameters())
     with observe(model, visit):
-        model(images.to(weight.device, weight.dtype))
+        output_of(model, images)
     return torch.stack(grams)
 
 

@@ -13,7 +13,7 @@ from alternet.analysis.checksum import checksum
 from alternet.analysis.distributed.dealing import Row, check_data, finish
 from alternet.analysis.features.fingerprint import fingerprint
 from alternet.analysis.features.taps import Tap, observe, taps
-from alternet.analysis.modes import evaluating
+from alternet.analysis.modes import evaluating, output_of
 from alternet.analysis.studies.journal import Journal
 from alternet.kernels.feature_spectrum import Spectrum, SpectrumAccumulator
 
@@ -59,8 +59,6 @@ def feature_statistics(
         ValueError: no batches; features that are not finite; maps that change their size; an ``out`` that is broken
             or belongs to another model or other images.
     """
-    if len(batches) == 0:
-        raise ValueError("batches: got none, expected at least one")
     places = taps(model)
     journal = Journal(out, KIND, {**fingerprint(model), "batches": len(batches)}, COLUMNS)
     rows = journal.rows
@@ -95,9 +93,8 @@ def _spectra(model: nn.Module, images: Tensor) -> dict[str, Any]:
         shapes.append(list(maps.shape[1:]))
         states.append(spectrum.state())
 
-    weight = next(model.parameters())
     with observe(model, visit):
-        model(images.to(weight.device, weight.dtype))
+        output_of(model, images)
     return {"shapes": shapes, "spectra": states}
 
 

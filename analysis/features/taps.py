@@ -88,9 +88,14 @@ def taps(model: nn.Module) -> list[Tap]:
     return [Tap(depth=number / steps, **place) for number, place in enumerate(places)]
 
 
+def stage_ends(places: Sequence[Tap]) -> list[int]:
+    """The numbers of the last taps of stages that another stage follows, of all the taps of a network."""
+    return [number for number, (before, tap) in enumerate(pairwise(places)) if 0 < before.stage < tap.stage]
+
+
 def stage_boundaries(places: Sequence[Tap]) -> tuple[float, ...]:
     """The depths halfway between two stages, of all the taps of a network."""
-    return tuple((before.depth + tap.depth) / 2 for before, tap in pairwise(places) if 0 < before.stage < tap.stage)
+    return tuple((places[end].depth + places[end + 1].depth) / 2 for end in stage_ends(places))
 
 
 @contextmanager

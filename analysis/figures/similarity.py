@@ -6,7 +6,6 @@ import math
 import os
 from collections.abc import Sequence
 from functools import partial
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -19,8 +18,8 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import ScaledTranslation
 
-from alternet.analysis.features import Tap
 from alternet.analysis.features.similarity import SimilarityResult
+from alternet.analysis.features.taps import Tap, stage_ends
 from alternet.analysis.figures.style import (
     ABREAST,
     WIDTH,
@@ -88,20 +87,15 @@ def _draw_layers(axes: Axes, result: SimilarityResult, side: float, figure: Figu
         axes.plot(number, 0, transform=below, **_mark(tap, len(result.other_taps), side))
     for number, tap in enumerate(result.taps):
         axes.plot(0, number, transform=beside, **_mark(tap, len(result.taps), side))
-    for position in _boundaries(result.other_taps):
-        axes.axvline(position, **BOUNDARY)
-    for position in _boundaries(result.taps):
-        axes.axhline(position, **BOUNDARY)
+    for end in stage_ends(result.other_taps):
+        axes.axvline(end + 0.5, **BOUNDARY)
+    for end in stage_ends(result.taps):
+        axes.axhline(end + 0.5, **BOUNDARY)
 
 
 def _mark(tap: Tap, layers: int, side: float) -> dict[str, Any]:
     size = min(5.0, 0.7 * side * POINTS / layers)  # neighbours do not touch
     return {**kind_mark(tap.kind), "markersize": size, "markeredgewidth": 0.12 * size, "clip_on": False}
-
-
-def _boundaries(taps: Sequence[Tap]) -> list[float]:
-    """Between the last layer of a stage and the first of the next."""
-    return [number + 0.5 for number, (before, tap) in enumerate(pairwise(taps)) if 0 < before.stage < tap.stage]
 
 
 def _draw_legend(figure: Figure, results: Sequence[SimilarityResult]) -> None:

@@ -21,7 +21,7 @@ from alternet.analysis.checksum import checksum
 from alternet.analysis.distributed.dealing import Row, check_data, finish
 from alternet.analysis.features.fingerprint import fingerprint
 from alternet.analysis.files import json_number
-from alternet.analysis.modes import evaluating
+from alternet.analysis.modes import evaluating, output_of
 from alternet.analysis.progress import Report
 from alternet.analysis.studies.journal import Journal, Kind
 from alternet.analysis.studies.spectra import FEWEST, LEVEL, RESAMPLES, Estimate
@@ -131,8 +131,6 @@ def classify(
             broken or belongs to another network, to other conditions or to other images.
         FloatingPointError: logits of the unchanged network that are not finite.
     """
-    if len(batches) == 0:
-        raise ValueError("batches: got none, expected at least one")
     columns: dict[str, Kind] = {"data": str, "baseline": str, "correct": (str, len(conditions))}
     journal = Journal(out, kind, {**fingerprint(model), "batches": len(batches), **settings}, columns)
 
@@ -160,8 +158,7 @@ def classify(
 
 def logits(model: nn.Module, images: Tensor) -> Tensor:
     """What ``model`` gives for ``images``, on its device and in its dtype: [B, classes], or ValueError."""
-    weight = next(model.parameters())
-    output = model(images.to(weight.device, weight.dtype))
+    output = output_of(model, images)
     if not isinstance(output, Tensor) or output.dim() != 2:
         found = list(output.shape) if isinstance(output, Tensor) else type(output).__name__
         raise ValueError(f"model: {type(model).__name__} gives {found}, expected logits [B, classes]")

@@ -77,7 +77,7 @@ def loss_landscape(
         ValueError: an argument out of range; no batches; a loss that is no scalar or, over several batches, no mean; an
             ``out`` that is broken or belongs to another network, plane, loss or other batches.
     """
-    _check(batches, weight_decay, size, extent, l2)
+    _check(weight_decay, size, extent, l2)
     plane = random_plane(model, seed=seed, normalize=normalize)
     steps = size // 2
     line = extent * np.arange(-steps, steps + 1) / steps
@@ -154,9 +154,7 @@ def _loss(evaluation: Evaluation, parameters: Named) -> Tensor:
     return evaluation.loss(output, evaluation.targets)
 
 
-def _check(batches: Any, weight_decay: float, size: int, extent: float, l2: str) -> None:
-    if len(batches) == 0:
-        raise ValueError("batches: got none, expected at least one")
+def _check(weight_decay: float, size: int, extent: float, l2: str) -> None:
     if not 0 <= weight_decay < math.inf:
         raise ValueError(f"weight_decay: got {weight_decay}, expected a finite number, 0 or more")
     if size < 3 or size % 2 == 0:

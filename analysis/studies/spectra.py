@@ -182,8 +182,6 @@ def hessian_spectra(
             see also ``HessianOperator`` and ``top_eigenvalues``.
         FloatingPointError: a loss or a Hessian-vector product is not finite.
     """
-    if len(batches) == 0:
-        raise ValueError("batches: got none, expected at least one")
     network = network or type(model).__name__
     matters = {name: value for name, value in operator.items() if name not in HOW}
     config = _config(model, loss, len(batches), k=k, tol=tol, seed=seed, weight_decay=weight_decay, operator=matters)
