@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from alternet.analysis.commands.arguments import add_measured, add_networks, command
+from alternet.analysis.commands.networks import measure_networks
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from alternet.analysis.interventions import Outcomes
+    from alternet.analysis.training.data import ImageData
 
 UNCHANGED = "unchanged"
 
@@ -31,29 +33,16 @@ def accuracies(
 def measure(
     chosen: argparse.Namespace, what: str, study: Callable[..., Any], draw: Callable[[Sequence[Any], Path], None]
 ) -> None:
-    """``study(model, batches, std, **arguments)`` of every network on the test set; its files, figure and table.
-
-    Every network gets ``NAME-what.jsonl`` (where a stopped run goes on), ``.json`` and ``.csv``, all get ``what.png``.
-    """
-    from alternet.analysis.commands.inputs import data_of, device_of, labelled_models, normalised
-    from alternet.analysis.files import file_stem
-    from alternet.analysis.progress import reporting
+    """``study(model, batches, std, **arguments)`` of every network on the test set; files, figure and table."""
+    from alternet.analysis.commands.inputs import device_of
     from alternet.analysis.training.batches import eval_batches
 
-    data, device = data_of(chosen), device_of(chosen)
+    device = device_of(chosen)
 
-    def measured(name: str, model: nn.Module) -> Any:
-        images, file = normalised(data, lambda: model, chosen), f"{file_stem(name)}-{what}"
-        batches, out = eval_batches(images, device=device), chosen.out / f"{file}.jsonl"
-        with reporting(f"{what}: {name}") as report:
-            result = study(model, batches, images.std, network=name, out=out, progress=report)
-        result.save(chosen.out / f"{file}.json")
-        result.save_csv(chosen.out / f"{file}.csv")
-        return result
+    def on_test_set(model: nn.Module, data: ImageData, **rest: Any) -> Any:
+        return study(model, eval_batches(data, device=device), data.std, **rest)
 
-    results = [measured(name, model) for name, model in labelled_models(chosen, data, device).items()]
-    draw(results, chosen.out / f"{what}.png")
-    _print(results)
+    _print(measure_networks(chosen, what, on_test_set, draw))
     print(chosen.out / f"{what}.png")
 
 

@@ -6,11 +6,13 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from alternet.analysis.commands.arguments import add_batches, add_networks, command
+from alternet.analysis.commands.networks import measure_networks
 
 if TYPE_CHECKING:
     from torch import nn
 
     from alternet.analysis.landscape import LandscapeResult
+    from alternet.analysis.training.data import ImageData
 
 
 def add(commands: Any) -> None:
@@ -36,31 +38,15 @@ def add(commands: Any) -> None:
 
 
 def run(chosen: argparse.Namespace) -> None:
-    from alternet.analysis.commands.inputs import batches_of, data_of, device_of, labelled_models, normalised, recipe_of
+    from alternet.analysis.commands.inputs import batches_of, recipe_of
     from alternet.analysis.figures import draw_landscape
-    from alternet.analysis.files import file_stem
     from alternet.analysis.landscape import loss_landscape
-    from alternet.analysis.progress import reporting
 
-    data, device = data_of(chosen), device_of(chosen)
     given = {name: getattr(chosen, name) for name in ("size", "extent", "normalize", "l2", "seed")}
+    given["weight_decay"] = recipe_of(chosen).weight_decay
 
-    def measured(name: str, model: nn.Module) -> LandscapeResult:
-        file = f"{file_stem(name)}-landscape"
-        with reporting(f"landscape: {name}", unit="point") as report:
-            result = loss_landscape(
-                model,
-                batches_of(chosen, normalised(data, lambda: model, chosen)),
-                network=name,
-                weight_decay=recipe_of(chosen).weight_decay,
-                out=chosen.out / f"{file}.jsonl",
-                progress=report,
-                **given,
-            )
-        result.save(chosen.out / f"{file}.json")
-        result.save_csv(chosen.out / f"{file}.csv")
-        return result
+    def study(model: nn.Module, data: ImageData, **rest: Any) -> LandscapeResult:
+        return loss_landscape(model, batches_of(chosen, data), **given, **rest)
 
-    results = [measured(name, model) for name, model in labelled_models(chosen, data, device).items()]
-    draw_landscape(results, chosen.out / "landscape.png")
+    measure_networks(chosen, "landscape", study, draw_landscape, unit="point")
     print(chosen.out / "landscape.png")
