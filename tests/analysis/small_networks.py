@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from alternet import AlterNet, BasicBlock
+from alternet.analysis.training.networks import Network
 from alternet.kernels import use_backend
 
 
@@ -24,6 +25,13 @@ class TokenTransformer(nn.Module):
 
     def forward(self, x):
         return self.head(self.block(self.embed(x).flatten(2).mT).mean(1))
+
+
+def tiny_alternet(*widths):
+    """Of four stages, for pictures of 8 x 8 pixels in three classes, as a study gets it."""
+    size = {"img_size": 8, "num_classes": 3, "stem_pool": False, "window_size": 2}
+    heads = {"num_heads": [1, 1, 1, 1], "head_dim": 4}
+    return Network("alternet", "alternet_18", {**size, "widths": list(widths), **heads})
 
 
 def mlp():

@@ -15,19 +15,9 @@ from alternet.analysis.training.batches import eval_batches
 from alternet.analysis.training.data import ImageData, Pictures, as_tensor
 from alternet.analysis.training.networks import Network
 
-ALTERNET = Network(
-    "alternet",
-    "alternet_18",
-    {
-        "img_size": 8,
-        "num_classes": 3,
-        "stem_pool": False,
-        "window_size": 2,
-        "widths": [4, 4, 4, 4],
-        "num_heads": [1, 1, 1, 1],
-        "head_dim": 4,
-    },
-)
+from .small_networks import tiny_alternet
+
+ALTERNET = tiny_alternet(4, 4, 4, 4)
 
 
 @pytest.fixture(scope="module")

@@ -14,19 +14,9 @@ from alternet.analysis.features.hsic import gram_matrix, hsic
 from alternet.analysis.features.similarity import SimilarityResult, layer_similarities, layer_similarity
 from alternet.analysis.training.networks import Network
 
-ALTERNET = Network(
-    "alternet",
-    "alternet_18",
-    {
-        "img_size": 8,
-        "num_classes": 3,
-        "stem_pool": False,
-        "window_size": 2,
-        "widths": [4, 6, 8, 12],
-        "num_heads": [1, 1, 1, 1],
-        "head_dim": 4,
-    },
-)
+from .small_networks import tiny_alternet
+
+ALTERNET = tiny_alternet(4, 6, 8, 12)
 VIT = Network(
     "vit",
     "vit_tiny_patch16_224",

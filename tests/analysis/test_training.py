@@ -16,24 +16,14 @@ from alternet.analysis.training.loop import kept_file, train
 from alternet.analysis.training.networks import Network
 from alternet.analysis.training.recipe import PAPER
 
+from .small_networks import tiny_alternet
+
 VIT = Network(
     "vit",
     "vit_tiny_patch16_224",
     {"img_size": 8, "patch_size": 4, "embed_dim": 12, "depth": 2, "num_heads": 3, "num_classes": 3},
 )
-ALTERNET = Network(  # has batch statistics, and convolutions beside attention
-    "alternet",
-    "alternet_18",
-    {
-        "img_size": 8,
-        "num_classes": 3,
-        "stem_pool": False,
-        "window_size": 2,
-        "widths": [4, 4, 8, 8],
-        "num_heads": [1, 1, 1, 1],
-        "head_dim": 4,
-    },
-)
+ALTERNET = tiny_alternet(4, 4, 8, 8)  # has batch statistics, and convolutions beside attention
 RECIPE = PAPER.changed(epochs=4, warmup_epochs=1, batch_size=16, learning_rate=3e-3, crop_padding=1)
 
 
